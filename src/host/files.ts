@@ -1,0 +1,68 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { Failure, hasCode, messageOf } from '../core/errors.ts';
+
+/** Makes a folder that is the owner's alone, parents included. */
+export async function makePrivateFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new Failure('files', `the folder ${path} can't be made: ${messageOf(error)}`, {
+      hint: 'make it writable, or point ZFSDEV_HOME at a folder of yours',
+      cause: error,
+    });
+  }
+}
+
+/** Writes beside, flushes, renames: readers see the old file or the new one, whole. Mode 0600 unless told. */
+export async function writeFileAtomically(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
+  const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+  try {
+    const file = await open(temporary, 'wx', mode);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw new Failure('files', `${path} can't be written: ${messageOf(error)}`, {
+      hint: hasCode(error, 'ENOSPC', 'EDQUOT') ? 'make room there, then try again' : 'check its permissions',
+      cause: error,
+    });
+  }
+}
+
+/** Reads a file, or gives undefined if it does not exist; any other trouble is a Failure. */
+export async function readIfExists(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw new Failure('files', `${path} can't be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** True if something is there; a Failure if that could not be asked. */
+export async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return false;
+    throw new Failure('files', `${path} can't be looked at: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+/** Blocks on the host in bytes: `st_blocks * 512`, never the file's length. 0 if it does not exist. */
+export async function actualSize(path: string): Promise<number> {
+  try {
+    return (await stat(path)).blocks * 512;
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return 0;
+    throw new Failure('files', `${path} can't be looked at: ${messageOf(error)}`, { cause: error });
+  }
+}

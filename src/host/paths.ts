@@ -1,0 +1,88 @@
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { Failure } from '../core/errors.ts';
+import type { InstanceName } from '../core/names.ts';
+
+/** Longest path of a Unix socket in bytes, the terminating zero left out. */
+const socketPathLimit = process.platform === 'darwin' ? 103 : 107;
+
+/** Every file name inside one instance's folder. */
+export interface InstancePaths {
+  readonly folder: string;
+  readonly spec: string;
+  readonly state: string;
+  readonly disk: string;
+  readonly kernel: string;
+  readonly initrd: string;
+  readonly console: string;
+  readonly events: string;
+  readonly pid: string;
+  readonly qmp: string;
+  readonly agent: string;
+  readonly knownHosts: string;
+  readonly control: string;
+  readonly protect: string;
+}
+
+/** The one place that knows a file name in the state home. */
+export interface Paths {
+  readonly home: string;
+  readonly instances: string;
+  readonly images: string;
+  readonly locks: string;
+  readonly keys: string;
+  readonly privateKey: string;
+  readonly accelerator: string;
+  readonly instance: (name: InstanceName) => InstancePaths;
+  readonly lock: (name: string) => string;
+}
+
+/** `$ZFSDEV_HOME`, else `~/.zfsdev`; made absolute. */
+export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
+  const home = resolve(env['ZFSDEV_HOME'] ?? join(env['HOME'] ?? homedir(), '.zfsdev'));
+  const instances = join(home, 'instances');
+  const keys = join(home, 'keys');
+  const locks = join(home, 'locks');
+  return {
+    home,
+    instances,
+    images: join(home, 'images'),
+    locks,
+    keys,
+    privateKey: join(keys, 'id_ed25519'),
+    accelerator: join(home, 'accelerator.json'),
+    instance: (name) => instancePaths(join(instances, name)),
+    lock: (name) => join(locks, `${name}.lock`),
+  };
+}
+
+function instancePaths(folder: string): InstancePaths {
+  return {
+    folder,
+    spec: join(folder, 'spec.json'),
+    state: join(folder, 'state.json'),
+    disk: join(folder, 'disk.qcow2'),
+    kernel: join(folder, 'vmlinuz'),
+    initrd: join(folder, 'initrd'),
+    console: join(folder, 'console.log'),
+    events: join(folder, 'events.log'),
+    pid: join(folder, 'qemu.pid'),
+    qmp: join(folder, 'qmp.sock'),
+    agent: join(folder, 'agent.sock'),
+    knownHosts: join(folder, 'known_hosts'),
+    control: join(folder, 'ssh.sock'),
+    protect: join(folder, 'protected'),
+  };
+}
+
+/**
+ * Checks that a Unix socket can have this path.
+ * @throws Failure `usage` that names the limit and the way out.
+ */
+export function checkSocketPath(path: string): void {
+  const length = Buffer.byteLength(path);
+  if (length <= socketPathLimit) return;
+  throw new Failure('usage', `the path of a socket would have ${length} bytes, and the system allows ${socketPathLimit}: ${path}`, {
+    hint: 'set ZFSDEV_HOME to a shorter path, for instance: export ZFSDEV_HOME=/var/tmp/zfsdev',
+  });
+}

@@ -1,0 +1,136 @@
+import { execa, type Options } from 'execa';
+import { Failure } from '../core/errors.ts';
+import { installCommand } from './packages.ts';
+
+export interface RunOptions {
+  /** `read` calls change nothing; a `write` call under --dry-run is a bug and throws. */
+  readonly effect: 'read' | 'write';
+  /** Milliseconds after which the process is ended. */
+  readonly deadline: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly cwd?: string;
+  /** Added to the environment of this process. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly input?: string | Uint8Array;
+  /** Exit codes that are answers rather than failures; 0 always is. */
+  readonly accept?: readonly number[];
+  /** Called with each line of standard error and standard output as it comes. */
+  readonly onLine?: (line: string) => void;
+  /** Appends all output to this file as well (a build log). */
+  readonly logFile?: string;
+}
+
+export interface RunResult {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs one program with an argv array, never through a shell, and waits for its end.
+ * @throws Failure `dependency` if the program isn't there, `deadline` if it took too long, `interrupted` if the signal
+ *   was aborted, `process` if it was killed or exited with a code that isn't accepted; its last words are the detail.
+ */
+export type Run = (argv: readonly [string, ...string[]], options: RunOptions) => Promise<RunResult>;
+
+/** A command as it can be pasted into a POSIX shell. */
+export function printable(argv: readonly string[]): string {
+  return argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
+}
+
+/** Makes the runner; `verbose` is told each command before it runs. */
+export function createRun(config: {
+  readonly env: Readonly<NodeJS.ProcessEnv>;
+  readonly dryRun: boolean;
+  readonly verbose?: (command: string) => void;
+}): Run {
+  return async (argv, options) => {
+    if (config.dryRun && options.effect === 'write') {
+      throw new Error(`a writing command was called under --dry-run: ${printable(argv)}`);
+    }
+    config.verbose?.(printable(argv));
+    const [program, ...args] = argv;
+    const child = execa(program, args, execaOptions(config.env, options));
+    if (options.onLine) void forwardLines(child, options.onLine);
+    const result = await child;
+    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+    const [stdout, stderr] = [text(result.stdout), text(result.stderr)];
+    const accepted = result.exitCode === 0 || options.accept?.includes(result.exitCode ?? -1);
+    if (accepted && result.exitCode !== undefined && !result.timedOut && !result.isCanceled) {
+      return { exitCode: result.exitCode, stdout, stderr };
+    }
+    throw failureOf(argv, options, { ...result, stdout, stderr });
+  };
+}
+
+function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Options {
+  return {
+    reject: false,
+    extendEnv: false,
+    // LC_ALL: messages are matched and shown; a translation would break the one and surprise in the other.
+    env: { ...env, ...options.env, LC_ALL: 'C.UTF-8' },
+    stdin: options.input === undefined ? 'ignore' : 'pipe',
+    ...(options.input === undefined ? {} : { input: options.input }),
+    ...(options.logFile === undefined
+      ? {}
+      : { stdout: ['pipe', { file: options.logFile, append: true }], stderr: ['pipe', { file: options.logFile, append: true }] }),
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+    timeout: options.deadline,
+    forceKillAfterDelay: 10_000,
+    maxBuffer: 64 * 1024 * 1024,
+    windowsHide: true,
+  };
+}
+
+async function forwardLines(child: ReturnType<typeof execa>, onLine: (line: string) => void): Promise<void> {
+  try {
+    for await (const line of child.iterable({ from: 'all' as never })) onLine(String(line));
+  } catch {
+    // The failure itself is reported by the awaited child.
+  }
+}
+
+interface Outcome extends RunResultLike {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+interface RunResultLike {
+  readonly exitCode?: number | undefined;
+  readonly signal?: string | undefined;
+  readonly timedOut?: boolean;
+  readonly isCanceled?: boolean;
+  readonly code?: string | undefined;
+  readonly message?: string | undefined;
+}
+
+function failureOf(argv: readonly [string, ...string[]], options: RunOptions, outcome: Outcome): Failure {
+  const [program] = argv;
+  const words = lastLines(outcome.stderr || outcome.stdout, 15);
+  const detail = words ? { detail: words } : {};
+  const data = { command: printable(argv), exitCode: outcome.exitCode ?? null, signal: outcome.signal ?? null };
+  if (outcome.isCanceled) return new Failure('interrupted', `${program} was interrupted`, { data });
+  if (outcome.timedOut) {
+    return new Failure('deadline', `${program} did not end within ${options.deadline / 1000} s`, { ...detail, data });
+  }
+  if (outcome.code === 'ENOENT') {
+    const install = installCommand(program);
+    return new Failure('dependency', `${program} is not installed, or not on PATH`, {
+      hint: install ? `${install}\n(or: zfsdev doctor --fix)` : 'zfsdev doctor shows what is missing',
+      data,
+    });
+  }
+  if (outcome.exitCode !== undefined) {
+    return new Failure('process', `${program} failed with exit code ${outcome.exitCode}`, { ...detail, data });
+  }
+  if (outcome.signal !== undefined) {
+    return new Failure('process', `${program} was killed by ${outcome.signal}`, { ...detail, data });
+  }
+  return new Failure('process', `${program} could not be run: ${outcome.message ?? 'unknown cause'}`, { data });
+}
+
+/** The last lines of a text, without trailing white space. */
+export function lastLines(text: string, count: number): string {
+  return text.trimEnd().split('\n').slice(-count).join('\n');
+}
