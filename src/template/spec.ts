@@ -1,5 +1,8 @@
-import type { Bytes } from '../core/bytes.ts';
-import type { InstanceName } from '../core/names.ts';
+import * as v from 'valibot';
+import { bytes, type Bytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
+import { parseName, type InstanceName } from '../core/names.ts';
+import { poolNamePattern, propertyValuePattern } from './values.ts';
 
 export type DriverName = 'qemu' | 'lima';
 export type AcceleratorChoice = 'auto' | 'kvm' | 'hvf' | 'tcg';
@@ -37,5 +40,82 @@ export interface Spec {
   readonly disk: Bytes;
   readonly image: { readonly flavour: 'zfs' | 'base'; readonly suite: 'trixie' | 'sid' };
   readonly pool?: PoolSpec;
+  /** The tools of a kernel build are installed; `undefined` is no. */
+  readonly buildTools?: boolean;
   readonly worstCase: readonly WorstCasePart[];
+}
+
+/** The worst case of a machine's disk in bytes: all its parts together. */
+export function worstCaseTotal(parts: readonly WorstCasePart[]): Bytes {
+  return bytes(parts.reduce((sum, { size }) => sum + size, 0));
+}
+
+const size = v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.transform(bytes));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+
+const pool = v.strictObject({
+  name: v.pipe(v.string(), v.regex(poolNamePattern)),
+  layout: v.literal('mirror'),
+  fileCount: count,
+  fileSize: size,
+  ashift: count,
+  autotrim: v.boolean(),
+  properties: v.record(v.string(), v.pipe(v.string(), v.regex(propertyValuePattern))),
+});
+
+// Only the form is checked: a spec was made by `resolveTemplate`, and an instance of an older version with other
+// limits must stay usable.
+const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
+  template: v.string(),
+  name: v.pipe(v.string(), v.check(isName, 'not a name'), v.transform(parseName)),
+  description: v.string(),
+  driver: v.exactOptional(v.picklist(['qemu', 'lima'])),
+  accelerator: v.picklist(['auto', 'kvm', 'hvf', 'tcg']),
+  cpus: count,
+  memory: size,
+  disk: size,
+  image: v.strictObject({ flavour: v.picklist(['zfs', 'base']), suite: v.picklist(['trixie', 'sid']) }),
+  pool: v.exactOptional(pool),
+  buildTools: v.exactOptional(v.boolean()),
+  worstCase: v.array(
+    v.strictObject({
+      part: v.picklist(['base', 'packages', 'tools', 'source', 'artifacts', 'kernel', 'pool', 'headroom']),
+      size,
+    }),
+  ),
+});
+
+function isName(text: string): boolean {
+  try {
+    return parseName(text) === text;
+  } catch (error) {
+    if (error instanceof Failure) return false;
+    throw error;
+  }
+}
+
+/** A spec as the text of a `spec.json`; `parseSpec` reads it back. */
+export function formatSpec(value: Spec): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+/**
+ * Reads the text of a `spec.json`.
+ * @throws Failure `files` that says where it is damaged.
+ */
+export function parseSpec(text: string): Spec {
+  let input: unknown;
+  try {
+    input = JSON.parse(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    throw new Failure('files', `its spec.json is damaged: ${error.message}`, { cause: error });
+  }
+  const result = v.safeParse(spec, input);
+  if (result.success) return result.output;
+  const problems = result.issues.map((issue) => {
+    const path = v.getDotPath(issue);
+    return path === null ? issue.message : `${path}: ${issue.message}`;
+  });
+  throw new Failure('files', `its spec.json is damaged: ${problems.join('; ')}`);
 }
