@@ -7,6 +7,7 @@ import { loadTemplate } from './load.ts';
 import type { TemplateSource } from './source.ts';
 import type { PoolSpec, Spec } from './spec.ts';
 import {
+  inOneLine,
   readAccelerator,
   readCpus,
   readDisk,
@@ -83,14 +84,14 @@ function poolSpec({ files, ...pool }: NonNullable<Sizing['pool']>): PoolSpec {
 }
 
 function readFlags(flags: ResolveFlags) {
-  const problems: { text: string; hint: string | undefined }[] = [];
+  const problems: { option: string; error: Failure }[] = [];
   const take = <T>(option: string, input: unknown, read: Reader<T>): T | undefined => {
     if (input === undefined) return undefined;
     try {
       return read(input);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
-      problems.push({ text: `--${option}: ${error.message}`, hint: error.hint });
+      problems.push({ option, error });
       return undefined;
     }
   };
@@ -106,12 +107,13 @@ function readFlags(flags: ResolveFlags) {
   };
   const [first, ...more] = problems;
   if (first === undefined) return read;
-  const hint = first.hint === undefined ? {} : { hint: first.hint };
-  if (more.length === 0) throw new Failure('usage', first.text, hint);
+  if (more.length === 0) {
+    const { option, error } = first;
+    const hint = error.hint === undefined ? {} : { hint: error.hint };
+    throw new Failure('usage', `--${option}: ${error.message}`, { ...hint, cause: error });
+  }
   throw new Failure('usage', `${problems.length} options are wrong`, {
-    detail: problems
-      .map(({ text, hint: advice }) => (advice === undefined ? text : `${text}; ${advice}`))
-      .join('\n'),
+    detail: problems.map(({ option, error }) => `--${option}: ${inOneLine(error)}`).join('\n'),
   });
 }
 

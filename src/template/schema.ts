@@ -1,8 +1,9 @@
 import * as v from 'valibot';
-import { Failure, messageOf } from '../core/errors.ts';
-import { parseName } from '../core/names.ts';
+import { Failure } from '../core/errors.ts';
+import { nearest, parseName } from '../core/names.ts';
 import { checkPropertyName, readProperty } from './properties.ts';
 import {
+  inOneLine,
   readChoice,
   readCount,
   readCpus,
@@ -28,7 +29,7 @@ function value<T>(read: Reader<T>) {
         return read(dataset.value);
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
-        addIssue({ message: error.hint === undefined ? error.message : `${error.message}; ${error.hint}` });
+        addIssue({ message: inOneLine(error) });
         return NEVER;
       }
     }),
@@ -103,8 +104,7 @@ const closedMaps: readonly { readonly path: KeyPath; readonly keys: readonly str
   { path: ['worstCase'], keys: Object.keys(worstCase.entries) },
 ];
 
-/** Known keys of the map at a path, for "did you mean"; empty where any key may stand. */
-export function keysAt(path: KeyPath): readonly string[] {
+function keysAt(path: KeyPath): readonly string[] {
   return closedMaps.find((map) => map.path.join('.') === path.join('.'))?.keys ?? [];
 }
 
@@ -157,7 +157,11 @@ function unknownKeys(input: unknown, path: KeyPath, keys: readonly string[]): Ke
   if (!isMap(map)) return [];
   return Object.keys(map)
     .filter((key) => !keys.includes(key))
-    .map((key) => ({ path: [...path, key], at: 'key' as const, message: 'is not a known key' }));
+    .map((key) => {
+      const near = nearest(key, keys);
+      const advice = near === undefined ? `the keys here are ${keys.join(', ')}` : `did you mean "${near}"?`;
+      return { path: [...path, key], at: 'key', message: `is not a known key; ${advice}` };
+    });
 }
 
 function isMap(input: unknown): input is Record<string, unknown> {
@@ -180,8 +184,7 @@ function readProperties(raw: Record<string, unknown>, problems: KeyProblem[]): R
       properties[name] = readProperty(name, input);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
-      const message = error.hint === undefined ? messageOf(error) : `${error.message}; ${error.hint}`;
-      problems.push({ path: ['pool', 'properties', name], at, message });
+      problems.push({ path: ['pool', 'properties', name], at, message: inOneLine(error) });
     }
   }
   return properties;

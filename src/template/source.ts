@@ -11,8 +11,7 @@ import {
   type Pair,
 } from 'yaml';
 import { Failure, messageOf } from '../core/errors.ts';
-import { nearest } from '../core/names.ts';
-import { checkTemplate, keysAt, type KeyProblem, type Template } from './schema.ts';
+import { checkTemplate, type KeyProblem, type Template } from './schema.ts';
 
 /** Where something stands in a template's file; both count from 1. */
 export interface Position {
@@ -65,7 +64,7 @@ export function parseTemplate(
       problems.map((problem) => ({
         ...positionAt(offsetOf(document, problem)),
         key: problem.path.join('.'),
-        message: withAdvice(problem),
+        message: problem.message,
       })),
     );
   const checked = checkTemplate(plainValue(document, origin.file));
@@ -96,15 +95,6 @@ function plainValue(document: Document, file: string): unknown {
     // An alias that expands without end, or to itself.
     throw templateFailure(file, [{ line: 1, column: 1, key: '', message: messageOf(error) }]);
   }
-}
-
-function withAdvice({ path, message }: KeyProblem): string {
-  if (message !== 'is not a known key') return message;
-  const keys = keysAt(path.slice(0, -1));
-  const near = nearest(path.at(-1) ?? '', keys);
-  return near === undefined
-    ? `${message}; the keys here are ${keys.join(', ')}`
-    : `${message}; did you mean "${near}"?`;
 }
 
 /** Offset of a key or its value; of the nearest parent that is there, where it is not. */

@@ -114,6 +114,11 @@ export function zfsSize(size: Bytes): string {
   return String(size);
 }
 
+/** A failure's message and its advice in one line, for lists of problems. */
+export function inOneLine({ message, hint }: Failure): string {
+  return hint === undefined ? message : `${message}; ${hint}`;
+}
+
 /** How a wrong value is shown in a message. */
 export function show(input: unknown): string {
   if (input === null || input === undefined) return 'empty';
