@@ -30,5 +30,5 @@ apt-get "$@" update || die 'the package lists could not be fetched'
 # The word splitting is meant: one word a package.
 # shellcheck disable=SC2086
 apt-get "$@" install --no-install-recommends $wanted || die 'the build tools could not be installed'
-# Packages are kept out of the worst-case table: they are not needed a second time.
+# The downloaded archives take space that no template counts, and are not needed again.
 apt-get clean
