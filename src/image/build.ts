@@ -1,0 +1,310 @@
+import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import { withUndo, type UndoStack } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
+import { lockWaiting, type Lock } from '../host/lock.ts';
+import { initrdArchive } from './initrd.ts';
+import { explainBuild } from './diagnose.ts';
+import { chooseMirror } from './mirror.ts';
+import { imageFormat, type Recipe } from './recipe.ts';
+import {
+  inspectImage,
+  kernelArchive,
+  kernelFolder,
+  removeImage,
+  type Image,
+  type ImageManifest,
+} from './store.ts';
+import { checkPermissions, isRoot, layOut, makeWorkplace, type Workplace } from './workplace.ts';
+
+const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+/** The module's compilation alone takes 3 min on 2 cores; a slow machine and a slow mirror get their chance. */
+const stageDeadline = 60 * 60_000;
+
+export interface BuildOptions {
+  /** Address of a Debian mirror; the host's own or the public one if left out. */
+  readonly mirror?: string | undefined;
+  /** Builds again although the image is there; newer packages come in. */
+  readonly rebuild?: boolean;
+  /** Digests that instances stand on: those images are never replaced. */
+  readonly used?: ReadonlySet<string>;
+}
+
+/** The image of a recipe if it is there and whole. */
+export async function findImage(ctx: Context, recipe: Recipe): Promise<Image | undefined> {
+  const stored = await inspectImage(ctx.paths.images, recipe.digest);
+  return stored?.state === 'whole' ? stored.image : undefined;
+}
+
+/** Held while images are built or pruned. Waits for its present holder. @throws Failure `interrupted`. */
+export function imageLock(ctx: Context): Promise<Lock> {
+  return lockWaiting(ctx.paths.lock('images'), ctx.signal);
+}
+
+/**
+ * Gives the image of a recipe; builds it if it isn't there. What was begun is undone on failure and interrupt.
+ * @throws Failure `image` (with the log's tail), `dependency`, `wrong-state` (a rebuild under a running instance),
+ *   `unsupported`, `interrupted`, `deadline`, `files`.
+ */
+export async function ensureImage(ctx: Context, recipe: Recipe, options: BuildOptions = {}): Promise<Image> {
+  const present = await findImage(ctx, recipe);
+  if (present && !options.rebuild) return present;
+  if (options.rebuild && options.used?.has(recipe.digest)) {
+    throw new Failure('wrong-state', 'instances stand on this image, so it can not be replaced', {
+      hint: 'zfsdev list shows them; zfsdev delete NAME removes one',
+    });
+  }
+  await checkPermissions();
+  await checkPrograms(ctx);
+  const lock = await imageLock(ctx);
+  try {
+    // Another process may have built it while this one waited.
+    const built = await findImage(ctx, recipe);
+    if (built && !options.rebuild) return built;
+    return await withUndo((undo) => build(ctx, recipe, options, undo));
+  } finally {
+    await lock.release();
+  }
+}
+
+async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: UndoStack): Promise<Image> {
+  await makePrivateFolder(kernelFolder(ctx.paths.images));
+  const work = await makeWorkplace(ctx);
+  undo.add('the working folder', () => work.remove());
+  const logFile = join(ctx.paths.images, `build-${recipe.digest.slice(0, 12)}.log`);
+  await rm(logFile, { force: true });
+  try {
+    const mirror = await chooseMirror(ctx, recipe.suite, options.mirror, work.folder);
+    const stage = { ctx, recipe, work, mirror, logFile };
+    await layOut(work.shared, recipe, {
+      FLAVOUR: recipe.flavour,
+      SUITE: recipe.suite,
+      COMPONENTS: recipe.components.join(' '),
+      MIRROR: mirror,
+      FORMAT_VERSION: String(imageFormat),
+    });
+    await kernelStage(stage, options.rebuild ?? false);
+    await runtimeStage(stage);
+    const image = await pack(stage, undo);
+    await work.remove();
+    await rm(logFile, { force: true });
+    return image;
+  } catch (error) {
+    throw await explainBuild(error, logFile);
+  }
+}
+
+interface Stage {
+  readonly ctx: Context;
+  readonly recipe: Recipe;
+  readonly work: Workplace;
+  readonly mirror: string;
+  readonly logFile: string;
+}
+
+/** Leaves kernel.tar.gz for the hooks of the next stage; from the cache if it was made before. */
+async function kernelStage(stage: Stage, rebuild: boolean): Promise<void> {
+  const { ctx, recipe, work } = stage;
+  const cached = kernelArchive(ctx.paths.images, recipe.kernelDigest);
+  const local = join(work.shared, 'kernel.tar.gz');
+  if (rebuild || !(await exists(cached))) {
+    const what = recipe.flavour === 'zfs' ? 'Compiling the ZFS module' : 'Fetching the kernel';
+    await step(ctx.emit, 'module', what, (progress) =>
+      bootstrap(stage, recipe.kernelPackages, 'kernel-hook.sh', progress),
+    );
+    await moveAcross(local, cached);
+  }
+  // A copy rather than a link: the namespace's root could not read what is the user's alone.
+  await copyFile(cached, local);
+  await chmod(local, 0o644);
+}
+
+async function runtimeStage(stage: Stage): Promise<void> {
+  await step(stage.ctx.emit, 'packages', 'Installing the guest', (progress) =>
+    bootstrap(stage, stage.recipe.packages, 'root-hook.sh', progress),
+  );
+}
+
+/** What never reaches a disk: dpkg leaves it out while it unpacks, in the guest's own later installations too. */
+const leftOut = ['man', 'info', 'locale', 'lintian', 'bug', 'doc'].map((name) => `/usr/share/${name}/*`);
+
+async function bootstrap(
+  stage: Stage,
+  packages: readonly string[],
+  hook: string,
+  progress: (text: string) => void,
+): Promise<void> {
+  const { ctx, recipe, work, mirror, logFile } = stage;
+  await ctx.run(
+    [
+      'mmdebstrap',
+      `--mode=${isRoot() ? 'root' : 'unshare'}`,
+      '--variant=minbase',
+      '--format=null',
+      `--architectures=${recipe.architecture}`,
+      `--components=${recipe.components.join(',')}`,
+      `--include=${packages.join(',')}`,
+      `--keyring=${keyring}`,
+      '--aptopt=APT::Install-Recommends "false"',
+      ...leftOut.map((path) => `--dpkgopt=path-exclude=${path}`),
+      '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+      `--customize-hook=${join(work.shared, hook)}`,
+      recipe.suite,
+      '/dev/null',
+      mirror,
+    ],
+    {
+      effect: 'write',
+      deadline: stageDeadline,
+      signal: ctx.signal,
+      // A folder that every user may enter: / is one, this process's own may not be.
+      cwd: '/',
+      env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },
+      logFile,
+      onLine: (line) => {
+        const words = /^I: (.+?)\.*$/.exec(line)?.[1];
+        if (words) progress(words);
+      },
+    },
+  );
+}
+
+async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
+  const { ctx, recipe, work } = stage;
+  const { images } = ctx.paths;
+  const building = join(images, `.building-${recipe.digest.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
+  const title = 'Packing the disk';
+  const image = await step(ctx.emit, 'pack', title, async () => {
+    undo.add('the unfinished image', () => rm(building, { recursive: true, force: true }));
+    await mkdir(building, { mode: 0o700 });
+    await convertDisk(stage, join(building, 'disk.qcow2'));
+    await ctx.run(['tar', '-xzf', join(work.shared, 'kernel.tar.gz'), '-C', work.folder, 'zfsdev'], {
+      effect: 'write',
+      deadline: 120_000,
+      signal: ctx.signal,
+    });
+    const kernelFile = (await exists(join(work.folder, 'zfsdev/vmlinux'))) ? 'vmlinux' : 'vmlinuz';
+    await copyFile(join(work.folder, 'zfsdev', kernelFile), join(building, kernelFile));
+    const modules = await readFolder(join(work.folder, 'zfsdev/modules'));
+    const init = recipe.files.find(({ path }) => path === 'init')?.content;
+    if (!init)
+      throw new Failure('files', 'provision/image/init is missing', { hint: 'install zfsdev again' });
+    const busybox = await readFile(join(work.shared, 'busybox'));
+    await writeFileAtomically(join(building, 'initrd'), initrdArchive({ init, busybox, modules }));
+    const manifest = await manifestOf(stage, kernelFile);
+    await writeFileAtomically(join(building, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+    for (const name of await readdir(building)) await flush(join(building, name));
+    return publish(ctx, building, recipe);
+  });
+  return image;
+}
+
+/** Gives a whole image its name; what stood there before (a broken one, or one that is rebuilt) goes first. */
+async function publish(ctx: Context, building: string, recipe: Recipe): Promise<Image> {
+  const { images } = ctx.paths;
+  const old = await inspectImage(images, recipe.digest);
+  if (old) await removeImage(images, old, new Set());
+  await rename(building, join(images, recipe.digest));
+  await flush(images);
+  const stored = await inspectImage(images, recipe.digest);
+  if (stored?.state === 'whole') return stored.image;
+  throw new Error(`the image that was just built is not whole: ${stored?.reason ?? 'gone'}`);
+}
+
+/** 2 MiB clusters make the smallest compressed file, and a boot from them is no slower (docs/benchmarks.md). */
+async function convertDisk({ ctx, work }: Stage, target: string): Promise<void> {
+  const layout = 'compression_type=zstd,cluster_size=2M';
+  await ctx.run(
+    [
+      'qemu-img',
+      'convert',
+      '-c',
+      '-f',
+      'raw',
+      '-O',
+      'qcow2',
+      '-o',
+      layout,
+      join(work.shared, 'disk.raw'),
+      target,
+    ],
+    { effect: 'write', deadline: 600_000, signal: ctx.signal },
+  );
+}
+
+async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile']): Promise<ImageManifest> {
+  const { recipe, work, mirror } = stage;
+  const told = JSON.parse(await readFile(join(work.shared, 'image.json'), 'utf8')) as Record<string, unknown>;
+  const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node'];
+  return {
+    format: imageFormat,
+    digest: recipe.digest,
+    kernelDigest: recipe.kernelDigest,
+    flavour: recipe.flavour,
+    suite: recipe.suite,
+    architecture: recipe.architecture,
+    createdAt: new Date().toISOString(),
+    mirror,
+    kernelFile,
+    versions: Object.fromEntries(names.map((name) => [name, textOf(told[name])])),
+  };
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+
+/** Programs and files of the host that a build needs, asked before anything is downloaded. */
+async function checkPrograms(ctx: Context): Promise<void> {
+  const programs = [
+    ['mmdebstrap', '--version'],
+    ['mke2fs', '-V'],
+    ['qemu-img', '--version'],
+  ] as const;
+  const needed = isRoot() ? programs : [...programs, ['newuidmap', '--help'] as const];
+  for (const argv of needed) {
+    // newuidmap has no harmless call that succeeds; that it can be run is the answer.
+    await ctx.run(argv, { effect: 'read', deadline: 30_000, signal: ctx.signal, accept: [1, 2] });
+  }
+  if (!(await exists(keyring))) {
+    throw new Failure('dependency', `${keyring} is missing: packages could not be checked`, {
+      hint: 'sudo apt-get install --no-install-recommends debian-archive-keyring\n(or: zfsdev doctor --fix)',
+    });
+  }
+}
+
+async function readFolder(folder: string): Promise<Map<string, Buffer>> {
+  const names = (await readdir(folder)).sort();
+  return new Map(
+    await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name))] as const)),
+  );
+}
+
+/** Copies a file beside its target and renames it there: the two may be on different filesystems. */
+async function moveAcross(from: string, target: string): Promise<void> {
+  const part = `${target}.part`;
+  try {
+    await copyFile(from, part);
+    await flush(part);
+    await rename(part, target);
+    await rm(from);
+  } catch (error) {
+    await rm(part, { force: true });
+    throw new Failure('files', `${target} can't be written: ${messageOf(error)}`, {
+      hint: hasCode(error, 'ENOSPC', 'EDQUOT')
+        ? 'zfsdev image prune, then try again'
+        : 'check its permissions',
+      cause: error,
+    });
+  }
+}
+
+async function flush(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  await file.sync().finally(() => file.close());
+}

@@ -1,0 +1,143 @@
+import { createHash } from 'node:crypto';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { GiB, MiB } from '../core/bytes.ts';
+import { Failure, messageOf } from '../core/errors.ts';
+import { findPackageRoot } from '../host/package-root.ts';
+
+export type Flavour = 'zfs' | 'base';
+export type Suite = 'trixie' | 'sid';
+/** Debian's name of an architecture. */
+export type DebianArchitecture = 'amd64' | 'arm64';
+
+/** Raised whenever an older zfsdev could not use a newer image, or the other way round. */
+export const imageFormat = 1;
+
+/** A file of `provision/` that goes into the build; `path` is relative to the build's folder. */
+export interface RecipeFile {
+  readonly path: string;
+  readonly content: Buffer;
+  readonly executable: boolean;
+}
+
+/** All that determines an image. */
+export interface Recipe {
+  readonly flavour: Flavour;
+  readonly suite: Suite;
+  readonly architecture: DebianArchitecture;
+  /** Packages of the stage that is thrown away: the kernel, and for ZFS the compiler. */
+  readonly kernelPackages: readonly string[];
+  readonly packages: readonly string[];
+  readonly components: readonly string[];
+  readonly files: readonly RecipeFile[];
+  /** sha256 in hex of what determines the kernel and its modules. */
+  readonly kernelDigest: string;
+  /** sha256 in hex of everything: the image's name. The mirror is no part of it, the archive is the same everywhere. */
+  readonly digest: string;
+}
+
+const guestPackages = [
+  ...['systemd', 'systemd-sysv', 'udev', 'kmod', 'busybox-static', 'e2fsprogs', 'qemu-guest-agent'],
+  ...[
+    'openssh-server',
+    'openssh-sftp-server',
+    'iproute2',
+    'iputils-ping',
+    'netbase',
+    'ca-certificates',
+    'curl',
+  ],
+  // For the person in the shell, and for zfsdev's own daemon.
+  ...['less', 'procps', 'nano', 'rsync', 'zstd', 'nodejs'],
+];
+
+function kernelPackages(flavour: Flavour, architecture: DebianArchitecture): string[] {
+  // initramfs-tools: the kernel's package wants something of its kind, and this one needs the least.
+  const kernel = [`linux-image-cloud-${architecture}`, 'initramfs-tools', 'kmod', 'xz-utils', 'zstd'];
+  return flavour === 'zfs' ? [...kernel, `linux-headers-cloud-${architecture}`, 'zfs-dkms'] : kernel;
+}
+
+/** What of the host's architectures Debian calls what. @throws Failure `unsupported` for any other. */
+export function debianArchitecture(arch: string = process.arch): DebianArchitecture {
+  if (arch === 'x64') return 'amd64';
+  if (arch === 'arm64') return 'arm64';
+  throw new Failure('unsupported', `images are built for amd64 and arm64, not for ${arch}`, {
+    hint: 'use --driver lima',
+  });
+}
+
+/**
+ * Puts a recipe together from what is asked for and the files of `provision/`.
+ * @throws Failure `files` if the installation is damaged, `unsupported` for an architecture without images.
+ */
+export async function recipeOf(
+  wanted: { readonly flavour: Flavour; readonly suite: Suite },
+  options: { readonly architecture?: DebianArchitecture; readonly provision?: string } = {},
+): Promise<Recipe> {
+  const architecture = options.architecture ?? debianArchitecture();
+  const files = await readFiles(options.provision ?? join(findPackageRoot(), 'provision'));
+  return composeRecipe({ flavour: wanted.flavour, suite: wanted.suite, architecture, files });
+}
+
+/** The pure part of `recipeOf`. */
+export function composeRecipe(parts: Pick<Recipe, 'flavour' | 'suite' | 'architecture' | 'files'>): Recipe {
+  const components = ['main', 'contrib'];
+  const { flavour, suite, architecture } = parts;
+  const forKernel = {
+    imageFormat,
+    flavour,
+    suite,
+    architecture,
+    components,
+    packages: kernelPackages(flavour, architecture),
+    files: parts.files.filter(({ path }) => path === 'kernel-hook.sh').map(fingerprint),
+  };
+  const kernelDigest = sha256(JSON.stringify(forKernel));
+  const packages = flavour === 'zfs' ? [...guestPackages, 'zfsutils-linux'] : guestPackages;
+  const digest = sha256(JSON.stringify({ kernelDigest, packages, files: parts.files.map(fingerprint) }));
+  return { ...parts, components, packages, kernelPackages: forKernel.packages, kernelDigest, digest };
+}
+
+function sha256(data: string | Uint8Array): string {
+  return createHash('sha256').update(data).digest('hex');
+}
+
+function fingerprint({ path, content, executable }: RecipeFile): readonly [string, string, boolean] {
+  return [path, sha256(content), executable];
+}
+
+async function readFiles(provision: string): Promise<RecipeFile[]> {
+  try {
+    const image = join(provision, 'image');
+    const names = await readdir(image, { recursive: true });
+    const found = await Promise.all(names.map((name) => readOne(join(image, name), name)));
+    const pool = await readOne(join(provision, 'pool.sh'), 'pool.sh');
+    return [...found, pool].filter((file) => file !== undefined).sort((a, b) => (a.path < b.path ? -1 : 1));
+  } catch (error) {
+    throw new Failure('files', `the image's files can't be read: ${messageOf(error)}`, {
+      hint: 'install zfsdev again',
+      cause: error,
+    });
+  }
+}
+
+async function readOne(from: string, path: string): Promise<RecipeFile | undefined> {
+  const info = await stat(from);
+  if (!info.isFile()) return undefined;
+  // A shell script may lose its bit on the way through npm or git on another system; its first bytes tell as well.
+  const content = await readFile(from);
+  return { path, content, executable: content.subarray(0, 2).toString() === '#!' };
+}
+
+/** Space that building an image takes at most, in the form of the budget's claims. */
+export function imageBuildClaims(
+  images: string,
+  temporary: string = tmpdir(),
+): { readonly what: string; readonly path: string; readonly bound: number; readonly allocated: number }[] {
+  return [
+    // Measured: 0.95 GiB of toolchain root, later 0.35 GiB of guest root, its 0.45 GiB disk and the kernel's archive.
+    { what: 'building the image (temporary)', path: temporary, bound: 1.5 * GiB, allocated: 0 },
+    { what: 'the image and its compiled module', path: images, bound: 320 * MiB, allocated: 0 },
+  ];
+}

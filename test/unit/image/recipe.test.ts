@@ -1,0 +1,91 @@
+import { describe, expect, test } from 'vitest';
+import {
+  composeRecipe,
+  debianArchitecture,
+  imageBuildClaims,
+  recipeOf,
+  type RecipeFile,
+} from '../../../src/image/recipe.ts';
+
+const file = (path: string, text: string, executable = false): RecipeFile => ({
+  path,
+  content: Buffer.from(text),
+  executable,
+});
+const parts = {
+  flavour: 'zfs',
+  suite: 'trixie',
+  architecture: 'amd64',
+  files: [file('init', 'one', true), file('kernel-hook.sh', 'two', true), file('files/etc/a', 'three')],
+} as const;
+const base = composeRecipe(parts);
+const changed = (index: number, replacement: RecipeFile): ReturnType<typeof composeRecipe> =>
+  composeRecipe({ ...parts, files: parts.files.map((old, at) => (at === index ? replacement : old)) });
+
+describe('composeRecipe', () => {
+  test('gives the same digests for the same parts', () => {
+    expect(composeRecipe(parts)).toEqual(base);
+    expect(base.digest).toMatch(/^[0-9a-f]{64}$/);
+    expect(base.kernelDigest).not.toBe(base.digest);
+  });
+
+  test.each([
+    ['the suite', composeRecipe({ ...parts, suite: 'sid' })],
+    ['the architecture', composeRecipe({ ...parts, architecture: 'arm64' })],
+    ['the flavour', composeRecipe({ ...parts, flavour: 'base' })],
+    ["the kernel stage's hook", changed(1, file('kernel-hook.sh', 'other', true))],
+  ])('%s changes both digests', (_, other) => {
+    expect(other.digest).not.toBe(base.digest);
+    expect(other.kernelDigest).not.toBe(base.kernelDigest);
+  });
+
+  test.each([
+    ['content', changed(2, file('files/etc/a', 'other'))],
+    ['a name', changed(2, file('files/etc/b', 'three'))],
+    ['a permission', changed(2, file('files/etc/a', 'three', true))],
+    ['a file more', composeRecipe({ ...parts, files: [...parts.files, file('files/etc/z', '')] })],
+  ])('%s of the guest changes the image, and the compiled module stays', (_, other) => {
+    expect(other.digest).not.toBe(base.digest);
+    expect(other.kernelDigest).toBe(base.kernelDigest);
+  });
+
+  test('compiles nothing without ZFS', () => {
+    const { packages, kernelPackages } = composeRecipe({ ...parts, flavour: 'base' });
+    expect([...packages, ...kernelPackages].filter((name) => /zfs|headers/.test(name))).toEqual([]);
+    expect(base.kernelPackages).toContain('zfs-dkms');
+    expect(base.packages).toContain('zfsutils-linux');
+  });
+});
+
+describe('recipeOf', () => {
+  test('reads what is installed: scripts can be executed, settings can not', async () => {
+    const { files } = await recipeOf({ flavour: 'zfs', suite: 'trixie' }, { architecture: 'amd64' });
+    const executable = new Map(files.map(({ path, executable: bit }) => [path, bit]));
+    expect(executable.get('init')).toBe(true);
+    expect(executable.get('pool.sh')).toBe(true);
+    expect(executable.get('kernel-hook.sh')).toBe(true);
+    expect(executable.get('root-hook.sh')).toBe(true);
+    expect(executable.get('files/etc/systemd/system/zfsdev-ready.service')).toBe(false);
+    expect([...executable.keys()]).toEqual([...executable.keys()].sort());
+  });
+
+  test('says what is wrong with an installation without the files', async () => {
+    await expect(
+      recipeOf({ flavour: 'zfs', suite: 'trixie' }, { architecture: 'amd64', provision: '/nonexistent' }),
+    ).rejects.toMatchObject({ reason: 'files', hint: 'install zfsdev again' });
+  });
+});
+
+test('debianArchitecture knows two, and names the way out for others', () => {
+  expect([debianArchitecture('x64'), debianArchitecture('arm64')]).toEqual(['amd64', 'arm64']);
+  expect(() => debianArchitecture('ppc64')).toThrow(/ppc64/);
+});
+
+test('a build claims room where it works and where the image stays', () => {
+  const claims = imageBuildClaims('/home/me/.zfsdev/images', '/var/tmp');
+  expect(claims.map(({ path, allocated }) => [path, allocated])).toEqual([
+    ['/var/tmp', 0],
+    ['/home/me/.zfsdev/images', 0],
+  ]);
+  expect(claims.every(({ bound }) => Number.isSafeInteger(bound) && bound > 0)).toBe(true);
+});
