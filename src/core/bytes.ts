@@ -66,7 +66,11 @@ export function formatBytes(size: number): string {
 /** A size in the exact form that templates and Lima use: the largest binary unit that divides it (`4GiB`). */
 export function exactBytes(size: Bytes): string {
   if (size === 0) return '0B';
-  for (const [name, factor] of [['GiB', GiB], ['MiB', MiB], ['KiB', KiB]] as const) {
+  for (const [name, factor] of [
+    ['GiB', GiB],
+    ['MiB', MiB],
+    ['KiB', KiB],
+  ] as const) {
     if (size % factor === 0) return `${size / factor}${name}`;
   }
   return `${size}B`;

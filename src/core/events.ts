@@ -19,7 +19,12 @@ export type StepId =
 export type ZfsdevEvent =
   | { readonly type: 'step-started'; readonly step: StepId; readonly title: string }
   /** `fraction` is between 0 and 1, and only given where it is known. */
-  | { readonly type: 'step-progress'; readonly step: StepId; readonly text: string; readonly fraction?: number }
+  | {
+      readonly type: 'step-progress';
+      readonly step: StepId;
+      readonly text: string;
+      readonly fraction?: number;
+    }
   | { readonly type: 'step-done'; readonly step: StepId; readonly text?: string }
   /** Something the user should know that is no failure. */
   | { readonly type: 'notice'; readonly level: 'info' | 'warning'; readonly text: string }

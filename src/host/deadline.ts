@@ -30,7 +30,9 @@ export async function poll<T>(
     if (options.deadline.left() === 0) {
       throw new Failure('deadline', `${what} took more than ${Math.round(options.deadline.total / 1000)} s`);
     }
-    await delay(Math.min(pause, options.deadline.left()), undefined, { signal: options.signal }).catch(() => undefined);
+    await delay(Math.min(pause, options.deadline.left()), undefined, { signal: options.signal }).catch(
+      () => undefined,
+    );
   }
 }
 

@@ -16,7 +16,11 @@ export async function makePrivateFolder(path: string): Promise<void> {
 }
 
 /** Writes beside, flushes, renames: readers see the old file or the new one, whole. Mode 0600 unless told. */
-export async function writeFileAtomically(path: string, content: string | Uint8Array, mode = 0o600): Promise<void> {
+export async function writeFileAtomically(
+  path: string,
+  content: string | Uint8Array,
+  mode = 0o600,
+): Promise<void> {
   const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
   try {
     const file = await open(temporary, 'wx', mode);

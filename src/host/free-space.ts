@@ -26,7 +26,9 @@ export async function filesystemOf(path: string): Promise<HostFilesystem> {
     const [{ dev }, { free, size }] = await Promise.all([stat(present), checkDiskSpace(present)]);
     return { device: dev, path: present, free, total: size };
   } catch (error) {
-    throw new Failure('files', `the free space at ${present} can't be asked: ${messageOf(error)}`, { cause: error });
+    throw new Failure('files', `the free space at ${present} can't be asked: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }
 

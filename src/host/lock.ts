@@ -16,13 +16,17 @@ export interface Lock {
  */
 export async function lock(path: string, what: string): Promise<Lock> {
   const file = await openLock(path);
-  if (!tryLock(file.fd)) {
+  if (!(await tryLockPatiently(file))) {
     const holder = (await readIfExists(path))?.trim();
     await file.close();
-    throw new Failure('locked', `${what} is being changed by another zfsdev${holder ? ` (process ${holder})` : ''}`, {
-      hint: 'wait until it is done, then try again',
-      data: { holder: holder ?? null },
-    });
+    throw new Failure(
+      'locked',
+      `${what} is being changed by another zfsdev${holder ? ` (process ${holder})` : ''}`,
+      {
+        hint: 'wait until it is done, then try again',
+        data: { holder: holder ?? null },
+      },
+    );
   }
   return held(file);
 }
@@ -35,10 +39,23 @@ export async function lockWaiting(path: string, signal: AbortSignal): Promise<Lo
     while (!tryLock(file.fd)) await setTimeout(25, undefined, { signal });
   } catch (error) {
     await file.close();
-    if (signal.aborted) throw new Failure('interrupted', 'interrupted while another zfsdev was at work', { cause: error });
+    if (signal.aborted)
+      throw new Failure('interrupted', 'interrupted while another zfsdev was at work', { cause: error });
     throw error;
   }
   return held(file);
+}
+
+/**
+ * `isLocked` can only ask by taking the lock for an instant; without a second look, a `list` at the wrong moment would
+ * make an `up` fail.
+ */
+async function tryLockPatiently(file: FileHandle): Promise<boolean> {
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    if (tryLock(file.fd)) return true;
+    await setTimeout(10);
+  }
+  return tryLock(file.fd);
 }
 
 /** True if somebody holds the lock now. */

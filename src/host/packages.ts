@@ -7,13 +7,16 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   scp: { apt: 'openssh-client' },
   'ssh-keygen': { apt: 'openssh-client' },
   mmdebstrap: { apt: 'mmdebstrap' },
-  'mke2fs': { apt: 'e2fsprogs', brew: 'e2fsprogs' },
+  mke2fs: { apt: 'e2fsprogs', brew: 'e2fsprogs' },
   newuidmap: { apt: 'uidmap' },
   limactl: { brew: 'lima' },
 };
 
 /** The command that installs a missing program on this platform, or undefined if no package is known. */
-export function installCommand(program: string, platform: NodeJS.Platform = process.platform): string | undefined {
+export function installCommand(
+  program: string,
+  platform: NodeJS.Platform = process.platform,
+): string | undefined {
   const known = packageOf[program];
   if (platform === 'darwin') return known?.brew && `brew install ${known.brew}`;
   return known?.apt && `sudo apt-get install --no-install-recommends ${known.apt}`;

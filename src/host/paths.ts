@@ -82,7 +82,11 @@ function instancePaths(folder: string): InstancePaths {
 export function checkSocketPath(path: string): void {
   const length = Buffer.byteLength(path);
   if (length <= socketPathLimit) return;
-  throw new Failure('usage', `the path of a socket would have ${length} bytes, and the system allows ${socketPathLimit}: ${path}`, {
-    hint: 'set ZFSDEV_HOME to a shorter path, for instance: export ZFSDEV_HOME=/var/tmp/zfsdev',
-  });
+  throw new Failure(
+    'usage',
+    `the path of a socket would have ${length} bytes, and the system allows ${socketPathLimit}: ${path}`,
+    {
+      hint: 'set ZFSDEV_HOME to a shorter path, for instance: export ZFSDEV_HOME=/var/tmp/zfsdev',
+    },
+  );
 }

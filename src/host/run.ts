@@ -8,6 +8,8 @@ export interface RunOptions {
   /** Milliseconds after which the process is ended. */
   readonly deadline: number;
   readonly signal?: AbortSignal | undefined;
+  /** What ends the process at the deadline or when the signal is aborted; SIGTERM (and SIGKILL 10 s later) unless told. */
+  readonly killSignal?: 'SIGTERM' | 'SIGKILL';
   readonly cwd?: string;
   /** Added to the environment of this process. */
   readonly env?: Readonly<Record<string, string>>;
@@ -35,7 +37,9 @@ export type Run = (argv: readonly [string, ...string[]], options: RunOptions) =>
 
 /** A command as it can be pasted into a POSIX shell. */
 export function printable(argv: readonly string[]): string {
-  return argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
+  return argv
+    .map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`))
+    .join(' ');
 }
 
 /** Makes the runner; `verbose` is told each command before it runs. */
@@ -63,20 +67,53 @@ export function createRun(config: {
   };
 }
 
+/** Runs one program on this process's own standard input, output and error; gives its exit code (128 + n if killed). */
+export type Attach = (
+  argv: readonly [string, ...string[]],
+  options: { readonly signal: AbortSignal },
+) => Promise<number>;
+
+/** Makes the runner for programs that talk to the user themselves; it has no deadline, the user is the owner. */
+export function createAttach(config: {
+  readonly env: Readonly<NodeJS.ProcessEnv>;
+  readonly verbose?: (command: string) => void;
+}): Attach {
+  return async (argv, { signal }) => {
+    config.verbose?.(printable(argv));
+    const [program, ...args] = argv;
+    const result = await execa(program, args, {
+      reject: false,
+      extendEnv: false,
+      env: { ...config.env },
+      stdio: 'inherit',
+      cancelSignal: signal,
+      forceKillAfterDelay: 5_000,
+    });
+    if (result.exitCode !== undefined && !result.isCanceled) return result.exitCode;
+    throw failureOf(argv, { effect: 'read', deadline: 0 }, { ...result, stdout: '', stderr: '' });
+  };
+}
+
 function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Options {
   return {
     reject: false,
     extendEnv: false,
     // LC_ALL: messages are matched and shown; a translation would break the one and surprise in the other.
     env: { ...env, ...options.env, LC_ALL: 'C.UTF-8' },
+    // Both streams in one, as they come, for `onLine`.
+    all: true,
     stdin: options.input === undefined ? 'ignore' : 'pipe',
     ...(options.input === undefined ? {} : { input: options.input }),
     ...(options.logFile === undefined
       ? {}
-      : { stdout: ['pipe', { file: options.logFile, append: true }], stderr: ['pipe', { file: options.logFile, append: true }] }),
+      : {
+          stdout: ['pipe', { file: options.logFile, append: true }],
+          stderr: ['pipe', { file: options.logFile, append: true }],
+        }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     timeout: options.deadline,
+    ...(options.killSignal === undefined ? {} : { killSignal: options.killSignal }),
     forceKillAfterDelay: 10_000,
     maxBuffer: 64 * 1024 * 1024,
     windowsHide: true,
@@ -85,7 +122,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
 
 async function forwardLines(child: ReturnType<typeof execa>, onLine: (line: string) => void): Promise<void> {
   try {
-    for await (const line of child.iterable({ from: 'all' as never })) onLine(String(line));
+    for await (const line of child.iterable({ from: 'all' })) onLine(String(line));
   } catch {
     // The failure itself is reported by the awaited child.
   }
@@ -109,10 +146,17 @@ function failureOf(argv: readonly [string, ...string[]], options: RunOptions, ou
   const [program] = argv;
   const words = lastLines(outcome.stderr || outcome.stdout, 15);
   const detail = words ? { detail: words } : {};
-  const data = { command: printable(argv), exitCode: outcome.exitCode ?? null, signal: outcome.signal ?? null };
+  const data = {
+    command: printable(argv),
+    exitCode: outcome.exitCode ?? null,
+    signal: outcome.signal ?? null,
+  };
   if (outcome.isCanceled) return new Failure('interrupted', `${program} was interrupted`, { data });
   if (outcome.timedOut) {
-    return new Failure('deadline', `${program} did not end within ${options.deadline / 1000} s`, { ...detail, data });
+    return new Failure('deadline', `${program} did not end within ${options.deadline / 1000} s`, {
+      ...detail,
+      data,
+    });
   }
   if (outcome.code === 'ENOENT') {
     const install = installCommand(program);
@@ -122,12 +166,17 @@ function failureOf(argv: readonly [string, ...string[]], options: RunOptions, ou
     });
   }
   if (outcome.exitCode !== undefined) {
-    return new Failure('process', `${program} failed with exit code ${outcome.exitCode}`, { ...detail, data });
+    return new Failure('process', `${program} failed with exit code ${outcome.exitCode}`, {
+      ...detail,
+      data,
+    });
   }
   if (outcome.signal !== undefined) {
     return new Failure('process', `${program} was killed by ${outcome.signal}`, { ...detail, data });
   }
-  return new Failure('process', `${program} could not be run: ${outcome.message ?? 'unknown cause'}`, { data });
+  return new Failure('process', `${program} could not be run: ${outcome.message ?? 'unknown cause'}`, {
+    data,
+  });
 }
 
 /** The last lines of a text, without trailing white space. */

@@ -1,0 +1,27 @@
+// Bundles the command line into dist/: one entry, one chunk a command, so that each command loads only what it needs.
+import { build } from 'esbuild';
+import { chmod, readFile, rm } from 'node:fs/promises';
+
+const { version } = JSON.parse(await readFile('package.json', 'utf8'));
+
+await rm('dist', { recursive: true, force: true });
+await build({
+  entryPoints: { zfsdev: 'src/main.ts' },
+  outdir: 'dist',
+  bundle: true,
+  splitting: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node20',
+  minifySyntax: true,
+  chunkNames: 'chunks/[name]-[hash]',
+  legalComments: 'linked',
+  // A native addon finds its binary beside itself.
+  external: ['fs-native-extensions'],
+  define: { ZFSDEV_VERSION: JSON.stringify(version) },
+  banner: {
+    // CommonJS dependencies inside an ES module bundle still call require.
+    js: "import { createRequire as zfsdevCreateRequire } from 'node:module';\nconst require = zfsdevCreateRequire(import.meta.url);",
+  },
+});
+await chmod('dist/zfsdev.js', 0o755);

@@ -1,0 +1,63 @@
+import { exactBytes, formatBytes } from '../core/bytes.ts';
+import { parseName } from '../core/names.ts';
+import { actualSize } from '../host/files.ts';
+import { requireInstance } from '../vm/store.ts';
+import type { Session } from './session.ts';
+
+/** `zfsdev inspect`: all that is known of one instance. */
+export async function inspect(session: Session, nameText: string): Promise<void> {
+  const { ctx } = session;
+  const found = await requireInstance(ctx, parseName(nameText));
+  const paths = ctx.paths.instance(found.name);
+  const [actual, folderPath] = [await actualSize(paths.disk), paths.folder];
+  const { instance } = found;
+  const broken = found.status === 'broken' ? { reason: found.reason } : {};
+  const process = found.pid === undefined ? {} : { pid: found.pid };
+  const document = {
+    name: found.name,
+    status: found.status,
+    ...broken,
+    protected: found.protected,
+    folder: folderPath,
+    ...process,
+    disk: {
+      path: paths.disk,
+      actualBytes: actual,
+      ...(instance ? { virtualBytes: instance.spec.disk, boundBytes: instance.state.diskBound } : {}),
+    },
+    console: paths.console,
+    ...(instance ? { spec: instance.spec, state: instance.state } : {}),
+  };
+  await session.answer(document, () => {
+    const spec = instance?.spec;
+    const state = instance?.state;
+    const rows: [string, string | undefined][] = [
+      ['name', found.name + (found.protected ? ' (protected)' : '')],
+      ['status', found.status + (found.status === 'broken' ? `: ${found.reason}` : '')],
+      ['template', spec?.template],
+      ['driver', state && `${state.driver}${state.accelerator ? ` (${state.accelerator})` : ''}`],
+      ['cpus, memory', spec && `${spec.cpus}, ${exactBytes(spec.memory)}`],
+      [
+        'disk',
+        spec &&
+          state &&
+          `${exactBytes(spec.disk)} virtual, ${formatBytes(actual)} actual, at most ${formatBytes(state.diskBound)}`,
+      ],
+      [
+        'pool',
+        spec?.pool &&
+          `${spec.pool.name}: mirror of ${spec.pool.fileCount} files of ${exactBytes(spec.pool.fileSize)}`,
+      ],
+      ['image', state?.imageDigest.slice(0, 12)],
+      ['created', state?.created],
+      ['started', found.status === 'running' ? found.instance.state.started : undefined],
+      ['process', found.pid === undefined ? undefined : String(found.pid)],
+      [
+        'ssh',
+        found.status === 'running' ? `127.0.0.1 port ${found.instance.state.sshPort ?? '?'}` : undefined,
+      ],
+      ['folder', folderPath],
+    ];
+    return rows.map(([key, value]) => (value === undefined ? '' : `${key.padEnd(14)}${value}\n`)).join('');
+  });
+}

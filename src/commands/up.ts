@@ -1,0 +1,142 @@
+import { Failure } from '../core/errors.ts';
+import { parseName } from '../core/names.ts';
+import { deadlineIn, parseDuration } from '../host/deadline.ts';
+import { resolveSpec, type ResolveFlags } from '../template/resolve.ts';
+import { plannedUp } from '../vm/dry-run.ts';
+import type { Instance } from '../vm/instance.ts';
+import { channelTo, start, up as bringUp, type UpResult } from '../vm/lifecycle.ts';
+import { inspect } from '../vm/store.ts';
+import { duration } from '../ui/progress.ts';
+import type { GlobalOptions, Session } from './session.ts';
+
+export interface UpCommandOptions extends GlobalOptions {
+  readonly name?: string;
+  readonly cpus?: number;
+  readonly memory?: string;
+  readonly disk?: string;
+  readonly poolSize?: string;
+  readonly suite?: string;
+  readonly driver?: string;
+  readonly accel?: string;
+  readonly timeout?: string;
+  readonly overcommit?: boolean;
+  readonly installDeps?: boolean;
+  readonly yes?: boolean;
+  readonly mirror?: string;
+}
+
+/** The options of `up` and `render` that change the template. */
+export function resolveFlags(options: UpCommandOptions): ResolveFlags {
+  const { name, cpus, memory, disk, poolSize, suite, driver, accel } = options;
+  const flags = { name, cpus, memory, disk, poolSize, suite, driver, accelerator: accel };
+  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+}
+
+/** `zfsdev up`: makes and starts a machine, or starts the one that is there. */
+export async function up(
+  session: Session,
+  target: string | undefined,
+  options: UpCommandOptions,
+): Promise<void> {
+  const began = performance.now();
+  const { ctx } = session;
+  const deadline = deadlineIn(parseDuration(options.timeout ?? '10m'));
+  if (options.installDeps) {
+    const { installDependencies } = await import('../doctor/fix.ts');
+    await installDependencies(session, { yes: options.yes === true });
+  }
+  const flags = resolveFlags(options);
+  const present =
+    target !== undefined && Object.keys(flags).length === 0
+      ? await presentInstance(session, target)
+      : undefined;
+  if (ctx.dryRun) {
+    const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
+    for (const text of await plannedUp(ctx, spec, present !== undefined)) ctx.emit({ type: 'would', text });
+    return;
+  }
+  const result = present
+    ? await start(ctx, present.name, deadline)
+    : await bringUp(ctx, await resolveSpec(target ?? 'zfs-test', flags), {
+        deadline,
+        overcommit: options.overcommit === true,
+        ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
+      });
+  const poolStatus = await askPool(session, result.instance);
+  const milliseconds = performance.now() - began;
+  await session.answer(document(result, poolStatus, milliseconds), () =>
+    text(session, result, poolStatus, milliseconds),
+  );
+}
+
+/** The instance that `target` names, if there is one; a damaged one is left to the rooms below to judge. */
+async function presentInstance(session: Session, target: string): Promise<Instance | undefined> {
+  let name;
+  try {
+    name = parseName(target);
+  } catch (error) {
+    // Not a name: a file's path, or a mistake that the template's search reports better.
+    if (error instanceof Failure) return undefined;
+    throw error;
+  }
+  const found = await inspect(session.ctx, name);
+  return found?.instance?.state.phase === 'creating' ? undefined : found?.instance;
+}
+
+/** The guest's own words on its pool: the proof that all of it works. */
+async function askPool({ ctx }: Session, { name, spec }: Instance): Promise<string | undefined> {
+  if (!spec.pool) return undefined;
+  const channel = await channelTo(ctx, name);
+  const { exitCode, stdout, stderr } = await channel.exec(['zpool', 'status', spec.pool.name], {
+    deadline: 120_000,
+    signal: ctx.signal,
+  });
+  if (exitCode === 0 && /state: ONLINE/.test(stdout)) return stdout;
+  throw new Failure('guest', `the pool ${spec.pool.name} of "${name}" is not ONLINE`, {
+    detail: (stdout + stderr).trim(),
+    hint: `zfsdev shell ${name} lets you look; zfsdev delete --force ${name} removes it`,
+  });
+}
+
+function document(
+  { outcome, instance }: UpResult,
+  poolStatus: string | undefined,
+  milliseconds: number,
+): object {
+  const { name, spec, state } = instance;
+  return {
+    name,
+    outcome,
+    status: 'running',
+    driver: state.driver,
+    accelerator: state.accelerator,
+    sshPort: state.sshPort,
+    ...(spec.pool && poolStatus !== undefined
+      ? { pool: { name: spec.pool.name, health: 'ONLINE', status: poolStatus } }
+      : {}),
+    seconds: Math.round(milliseconds) / 1000,
+  };
+}
+
+function text(
+  session: Session,
+  { outcome, instance }: UpResult,
+  poolStatus: string | undefined,
+  milliseconds: number,
+): string {
+  const { name } = instance;
+  const words = {
+    created: 'is ready',
+    started: 'is started and ready',
+    'already-running': 'is running already',
+  }[outcome];
+  const took = outcome === 'already-running' ? '' : session.paint('faint', ` (${duration(milliseconds)})`);
+  return [
+    ...(poolStatus === undefined ? [] : [poolStatus.trimEnd(), '']),
+    `${session.paint('good', name)} ${words}${took}`,
+    `  zfsdev shell ${name}              a shell in it`,
+    `  zfsdev exec ${name} -- COMMAND    one command`,
+    `  zfsdev stop ${name}               shut it down; up starts it again`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+import { CommanderError } from 'commander';
+import { buildProgram } from './cli.ts';
+import type { GlobalOptions, Loudness, Session } from './commands/session.ts';
+import { ExitCode, Failure } from './core/errors.ts';
+
+const interruption = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(signal, () => interruption.abort(new Failure('interrupted', 'interrupted')));
+}
+// A reader that has had enough (`| head`) is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
+/** The one place that catches, renders and picks the exit code. */
+async function perform(
+  options: GlobalOptions,
+  loudness: Loudness,
+  run: (session: Session) => Promise<number | void>,
+): Promise<void> {
+  const { openSession } = await import('./commands/session.ts');
+  const session = await openSession(options, loudness, interruption.signal);
+  try {
+    process.exitCode = (await run(session)) ?? ExitCode.done;
+    await session.end();
+  } catch (error) {
+    await session.fail(error);
+    process.exitCode = exitCodeOf(error, loudness);
+  }
+}
+
+function exitCodeOf(error: unknown, loudness: Loudness): number {
+  if (interruption.signal.aborted) return ExitCode.interrupted;
+  if (!(error instanceof Failure)) return ExitCode.failed;
+  return loudness === 'guest' ? ExitCode.wrapper : error.exitCode;
+}
+
+try {
+  const program = buildProgram(perform);
+  for (const command of [
+    program,
+    ...program.commands,
+    ...program.commands.flatMap((group) => group.commands),
+  ]) {
+    command.exitOverride();
+  }
+  program.enablePositionalOptions();
+  await program.parseAsync(process.argv);
+} catch (error) {
+  // commander has printed its own words; help and version come this way too.
+  if (!(error instanceof CommanderError)) throw error;
+  process.exitCode = error.exitCode === 0 ? ExitCode.done : ExitCode.usage;
+}

@@ -1,0 +1,80 @@
+import type { StepId, ZfsdevEvent } from '../core/events.ts';
+import type { Paint } from './style.ts';
+
+/** Shows events on standard error (or, as JSON lines, on standard output) while an operation runs. */
+export interface Progress {
+  emit(event: ZfsdevEvent): void;
+  /** Ends all that is open; to be called before anything else is printed. */
+  end(failed: boolean): Promise<void>;
+}
+
+type Write = (text: string) => void;
+
+/** JSON lines: each event as it is, with the seconds since the start. */
+export function jsonProgress(write: Write): Progress {
+  const start = performance.now();
+  return {
+    emit: (event) => write(`${JSON.stringify({ ...event, seconds: seconds(start) })}\n`),
+    end: () => Promise.resolve(),
+  };
+}
+
+/** Plain lines for logs and pipes: one when a step begins, one when it ends; progress within a step is left out. */
+export function plainProgress(write: Write, paint: Paint): Progress {
+  const started = new Map<StepId, { title: string; start: number }>();
+  return {
+    emit: (event) => {
+      switch (event.type) {
+        case 'step-started':
+          started.set(event.step, { title: event.title, start: performance.now() });
+          return write(`- ${event.title}\n`);
+        case 'step-progress':
+          return;
+        case 'step-done': {
+          const begun = started.get(event.step);
+          started.delete(event.step);
+          const took = begun ? paint('faint', ` (${duration(performance.now() - begun.start)})`) : '';
+          return write(`  ${paint('good', 'done')}${event.text ? `: ${event.text}` : ''}${took}\n`);
+        }
+        case 'notice':
+          return write(`${notice(event.level, event.text, paint)}\n`);
+        case 'would':
+          return write(`would ${event.text}\n`);
+        default:
+          return event satisfies never;
+      }
+    },
+    end: (failed) => {
+      if (failed) for (const { title } of started.values()) write(`  ${paint('bad', 'failed')}: ${title}\n`);
+      started.clear();
+      return Promise.resolve();
+    },
+  };
+}
+
+/** Nothing but warnings: for commands whose own output is the point (`exec`, `run`). */
+export function quietProgress(write: Write, paint: Paint): Progress {
+  return {
+    emit: (event) => {
+      if (event.type === 'notice' && event.level === 'warning')
+        write(`${notice(event.level, event.text, paint)}\n`);
+    },
+    end: () => Promise.resolve(),
+  };
+}
+
+export function notice(level: 'info' | 'warning', text: string, paint: Paint): string {
+  return level === 'warning' ? `${paint('weak', 'warning:')} ${text}` : text;
+}
+
+/** A span of time for people: `0.8 s`, `24 s`, `3 min 12 s`. */
+export function duration(milliseconds: number): string {
+  const whole = milliseconds / 1000;
+  if (whole < 10) return `${whole.toFixed(1)} s`;
+  if (whole < 60) return `${Math.round(whole)} s`;
+  return `${Math.floor(whole / 60)} min ${Math.round(whole % 60)} s`;
+}
+
+function seconds(start: number): number {
+  return Math.round(performance.now() - start) / 1000;
+}

@@ -1,0 +1,195 @@
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import type { Deadline } from '../host/deadline.ts';
+import { lock } from '../host/lock.ts';
+import type { Spec } from '../template/spec.ts';
+import { reserveInstance } from './admission.ts';
+import type { Channel } from '../guest/channel.ts';
+import type { CreateOptions, Driver } from './driver.ts';
+import { driverFor } from './drivers.ts';
+import type { Inspection, Instance } from './instance.ts';
+import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
+
+export interface UpOptions extends CreateOptions {
+  readonly deadline: Deadline;
+  /** Go on although the worst case doesn't fit. */
+  readonly overcommit: boolean;
+}
+
+export interface UpResult {
+  readonly outcome: 'created' | 'started' | 'already-running';
+  readonly instance: Instance;
+}
+
+/** Runs `work` while nobody else can change the instance. */
+export async function withInstanceLock<T>(
+  ctx: Context,
+  name: InstanceName,
+  work: () => Promise<T>,
+): Promise<T> {
+  const held = await lock(instanceLock(ctx, name), `"${name}"`);
+  try {
+    return await work();
+  } finally {
+    await held.release();
+  }
+}
+
+/**
+ * Brings an instance up, whatever is there: makes it if there is none, starts it if it is stopped, and says so if it
+ * runs. What an interrupted creation left behind holds nothing of the user's and is made anew.
+ */
+export async function up(ctx: Context, spec: Spec, options: UpOptions): Promise<UpResult> {
+  const driver = driverFor(ctx, spec);
+  await driver.check(spec);
+  return withInstanceLock(ctx, spec.name, async () => {
+    const found = await inspect(ctx, spec.name);
+    if (found && !isLeftover(found)) {
+      const instance = wholeInstance(found);
+      refuseOtherSpec(instance, spec);
+      if (found.status === 'running') return { outcome: 'already-running', instance };
+      return { outcome: 'started', instance: await startLocked(ctx, instance, options.deadline) };
+    }
+    if (found) await driver.remove(spec.name);
+    return { outcome: 'created', instance: await createAndStart(ctx, driver, spec, options) };
+  });
+}
+
+async function createAndStart(
+  ctx: Context,
+  driver: Driver,
+  spec: Spec,
+  options: UpOptions,
+): Promise<Instance> {
+  return withUndo(async (undo) => {
+    undo.add('the instance', () => driver.remove(spec.name));
+    const state = await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
+      reserveInstance(ctx, driver, spec, options.overcommit),
+    );
+    const instance = await driver.create(spec, state, options);
+    return driver.start(instance, undo, options.deadline);
+  });
+}
+
+/** @throws Failure `wrong-state` if it runs already. */
+export async function start(ctx: Context, name: InstanceName, deadline: Deadline): Promise<UpResult> {
+  await requireInstance(ctx, name);
+  return withInstanceLock(ctx, name, async () => {
+    const found = await requireInstance(ctx, name);
+    const instance = wholeInstance(found);
+    if (found.status === 'running') return { outcome: 'already-running', instance };
+    return { outcome: 'started', instance: await startLocked(ctx, instance, deadline) };
+  });
+}
+
+async function startLocked(ctx: Context, instance: Instance, deadline: Deadline): Promise<Instance> {
+  return withUndo((undo) => driverFor(ctx, instance.spec).start(instance, undo, deadline));
+}
+
+/** Shuts an instance down; gives false if it was not running. */
+export async function stop(
+  ctx: Context,
+  name: InstanceName,
+  options: { readonly force: boolean; readonly deadline: Deadline },
+): Promise<boolean> {
+  await requireInstance(ctx, name);
+  return withInstanceLock(ctx, name, async () => {
+    const found = await requireInstance(ctx, name);
+    if (found.pid === undefined) return false;
+    await step(
+      ctx.emit,
+      'stop',
+      options.force ? `Cutting the power of ${name}` : `Shutting ${name} down`,
+      () => driverFor(ctx, wholeInstance(found, true).spec).stop(wholeInstance(found, true), options),
+    );
+    return true;
+  });
+}
+
+/** Deletes an instance with all its files; works on damaged ones too. */
+export async function remove(
+  ctx: Context,
+  name: InstanceName,
+  options: { readonly force: boolean },
+): Promise<void> {
+  await requireInstance(ctx, name);
+  await withInstanceLock(ctx, name, async () => {
+    const found = await requireInstance(ctx, name);
+    if (found.protected) {
+      throw new Failure('protected', `"${name}" is protected`, { hint: `zfsdev unprotect ${name}` });
+    }
+    if (found.status === 'running' && !options.force) {
+      throw new Failure('wrong-state', `"${name}" is running`, {
+        hint: `zfsdev stop ${name} && zfsdev delete ${name}\nor at once: zfsdev delete --force ${name}`,
+      });
+    }
+    await step(ctx.emit, 'delete', `Deleting ${name}`, () =>
+      driverFor(ctx, found.instance?.spec).remove(name),
+    );
+  });
+}
+
+export async function protect(ctx: Context, name: InstanceName, on: boolean): Promise<void> {
+  await requireInstance(ctx, name);
+  await withInstanceLock(ctx, name, () => setProtected(ctx, name, on));
+}
+
+/** The way into a running guest. @throws Failure `wrong-state` that says how to get there. */
+export async function channelTo(ctx: Context, name: InstanceName): Promise<Channel> {
+  const found = await requireInstance(ctx, name);
+  const instance = wholeInstance(found, true);
+  if (found.status === 'running') return driverFor(ctx, instance.spec).channel(instance);
+  throw new Failure(
+    'wrong-state',
+    `"${name}" is ${found.status === 'broken' ? `broken: ${found.reason}` : found.status}, not running`,
+    {
+      hint:
+        found.status === 'starting' || found.status === 'creating'
+          ? 'wait until it is ready'
+          : `zfsdev start ${name}`,
+      data: { name, status: found.status },
+    },
+  );
+}
+
+/** A creation that never came to its end: nothing in it is the user's. */
+function isLeftover(found: Inspection): boolean {
+  if (found.status !== 'broken') return false;
+  return found.instance === undefined ? false : found.instance.state.phase === 'creating';
+}
+
+/**
+ * The instance behind an inspection. A start that was interrupted counts as whole: starting again mends it.
+ * @throws Failure `wrong-state` for a damaged one.
+ */
+function wholeInstance(found: Inspection, evenIfBroken = false): Instance {
+  const mendable =
+    found.instance !== undefined && (evenIfBroken || found.instance.state.phase === 'starting');
+  if (found.instance && (found.status !== 'broken' || mendable)) return found.instance;
+  throw new Failure(
+    'wrong-state',
+    `"${found.name}" is broken: ${found.status === 'broken' ? found.reason : found.status}`,
+    {
+      hint: `zfsdev delete ${found.name} removes what is left of it`,
+      data: { name: found.name, status: found.status },
+    },
+  );
+}
+
+/** Flags of `up` make a new machine; on one that is there they would be dropped in silence. */
+function refuseOtherSpec(instance: Instance, wanted: Spec): void {
+  const keys = ['cpus', 'memory', 'disk', 'template'] as const;
+  const different = keys.filter((key) => instance.spec[key] !== wanted[key]);
+  if (different.length === 0) return;
+  throw new Failure(
+    'already-exists',
+    `there is an instance "${instance.name}" already, with another ${different.join(', ')}`,
+    {
+      hint: `zfsdev start ${instance.name} starts it as it is; --name makes another one beside it`,
+      data: { name: instance.name, different },
+    },
+  );
+}

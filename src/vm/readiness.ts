@@ -1,0 +1,116 @@
+import { Failure } from '../core/errors.ts';
+import { step, type StepId } from '../core/events.ts';
+import type { Context } from '../host/context.ts';
+import { poll, type Deadline } from '../host/deadline.ts';
+import { readIfExists } from '../host/files.ts';
+import { lastLines } from '../host/run.ts';
+import type { Spec } from '../template/spec.ts';
+
+/** One thing that has to come true before a machine is ready. */
+interface Probe {
+  readonly step: StepId;
+  readonly title: string;
+  /** The event of the guest that proves it. */
+  readonly passes: (event: string) => boolean;
+  readonly hint: string;
+}
+
+function probesOf(spec: Spec): Probe[] {
+  const pool = spec.pool;
+  return [
+    {
+      step: 'boot',
+      title: 'Booting',
+      passes: (event) => event === 'systemd' || event === 'ready',
+      hint: 'the kernel or the initrd did not get through; the console tells where',
+    },
+    ...(pool
+      ? [
+          {
+            step: 'pool' as const,
+            title: `Waiting for the pool ${pool.name}`,
+            passes: (event: string) => event === `pool ${pool.name} ONLINE`,
+            hint: 'the ZFS module or the pool did not come up; the console tells why',
+          },
+        ]
+      : []),
+    {
+      step: 'channel',
+      title: 'Waiting for the command channel',
+      passes: (event) => event === 'ready',
+      hint: 'sshd in the guest did not come up; the console tells why',
+    },
+  ];
+}
+
+/** The files and questions readiness stands on. */
+export interface Guest {
+  readonly name: string;
+  readonly eventLog: string;
+  readonly consoleLog: string;
+  readonly isAlive: () => Promise<boolean>;
+}
+
+/**
+ * Waits until the guest says that it is ready. Ends by success, by the deadline, by a failure the guest reports, or by
+ * the machine's death, whichever comes first; an error carries the tail of the console.
+ */
+export async function waitUntilReady(
+  ctx: Context,
+  spec: Spec,
+  guest: Guest,
+  deadline: Deadline,
+): Promise<void> {
+  for (const probe of probesOf(spec)) {
+    await step(ctx.emit, probe.step, probe.title, async (progress) => {
+      try {
+        await poll(probe.title.toLowerCase(), () => check(probe, guest, progress), {
+          deadline,
+          signal: ctx.signal,
+          longest: 100,
+        });
+      } catch (error) {
+        throw await explain(error, probe, guest);
+      }
+    });
+  }
+}
+
+async function check(
+  probe: Probe,
+  guest: Guest,
+  progress: (text: string) => void,
+): Promise<true | undefined> {
+  // Asked before the events are read: a machine that ends right after its last event must still be heard.
+  const alive = await guest.isAlive();
+  const events = await readEvents(guest.eventLog);
+  const failed = events.find((event) => event.startsWith('failed '));
+  if (failed)
+    throw new Failure('guest', `the guest "${guest.name}" reports: ${failed.slice('failed '.length)}`);
+  if (events.some(probe.passes)) return true;
+  if (!alive) throw new Failure('guest', `the machine "${guest.name}" ended before it was ready`);
+  const latest = events.at(-1);
+  if (latest) progress(`guest: ${latest}`);
+  return undefined;
+}
+
+/** The guest's events so far; a line that is still being written is left for the next look. */
+async function readEvents(eventLog: string): Promise<string[]> {
+  const text = (await readIfExists(eventLog)) ?? '';
+  return text
+    .slice(0, text.lastIndexOf('\n') + 1)
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+}
+
+async function explain(error: unknown, probe: Probe, guest: Guest): Promise<unknown> {
+  if (!(error instanceof Failure) || error.reason === 'interrupted') return error;
+  const tail = lastLines((await readIfExists(guest.consoleLog)) ?? '', 15).replaceAll('\r', '');
+  return new Failure(error.reason, error.message, {
+    detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
+    hint: probe.hint,
+    data: error.data,
+    cause: error,
+  });
+}
