@@ -19,8 +19,43 @@ export interface Machine {
   readonly sshPort: number;
   readonly qmpSocket: string;
   readonly agentSocket: string;
-  /** Files that take the console (ttyS0) and the event line (ttyS1). */
+  /** Files that take the console and the event line (see `serialPorts`). */
   readonly consoleLog: string;
   readonly eventLog: string;
   readonly pidFile: string;
+}
+
+/** The guest's names of the device that is its console and of the one that it writes its events to. */
+export interface SerialPorts {
+  readonly console: string;
+  readonly events: string;
+}
+
+/**
+ * On x86_64 both are ISA ports. The arm64 `virt` machine has a single PL011, so the event line is a PCI 16550 there,
+ * the first port of the 8250 driver. The console is never shared with the events: a getty that takes the console over
+ * hangs up whoever else writes to it.
+ */
+export function serialPorts(architecture: Architecture): SerialPorts {
+  return architecture === 'x86_64'
+    ? { console: 'ttyS0', events: 'ttyS1' }
+    : { console: 'ttyAMA0', events: 'ttyS0' };
+}
+
+/**
+ * The kernel's command line for the built-in images: root on the first virtio disk, the console on the serial port,
+ * and a panic that ends the machine (by the reboot that `-no-reboot` turns into an exit) instead of a machine that
+ * stands still. Mitigations are off: a test machine runs its owner's own code, and under TCG they cost most.
+ */
+export function kernelCommandLine(architecture: Architecture): string {
+  const { console } = serialPorts(architecture);
+  return [
+    `console=${console}`,
+    'root=/dev/vda',
+    'rw',
+    'net.ifnames=0',
+    'loglevel=4',
+    'panic=-1',
+    'mitigations=off',
+  ].join(' ');
 }

@@ -17,7 +17,11 @@ export async function testContext(
   options: { readonly path?: string; readonly signal?: AbortSignal; readonly dryRun?: boolean } = {},
 ): Promise<TestContext> {
   const folder = await mkdtemp(join(tmpdir(), 'zfsdev a,b-'));
-  const env = { PATH: options.path ?? process.env['PATH'], ZFSDEV_HOME: join(folder, 'home'), TMPDIR: folder };
+  const env = {
+    PATH: options.path ?? process.env['PATH'],
+    ZFSDEV_HOME: join(folder, 'home'),
+    TMPDIR: folder,
+  };
   const dryRun = options.dryRun ?? false;
   const events: ZfsdevEvent[] = [];
   return {

@@ -1,0 +1,192 @@
+import { MiB } from '../core/bytes.ts';
+import { serialPorts, type Accelerator, type Architecture, type Machine } from './machine.ts';
+import { optionString } from './option-string.ts';
+
+/** PCI ports that are left free for disks added to a running machine. */
+const hotPlugPorts = 4;
+
+/** Name of the disk's qcow2 node, for QMP (snapshots, block jobs). */
+export const diskNode = 'disk0';
+
+/**
+ * All arguments of qemu-system for one machine, the program's own name left out. Pure: the same machine gives the same
+ * arguments, which a memory snapshot needs to be restored into.
+ *
+ * What must hold where it runs: the folder of the sockets is the owner's alone (0700). QEMU makes its sockets under
+ * the umask 027 that `-daemonize` sets, so nobody else could connect anyway, but the mode shows group bits.
+ */
+export function planArgv(machine: Machine, platform: NodeJS.Platform = process.platform): string[] {
+  return [
+    ...base(machine),
+    ...board(machine.architecture, machine.accelerator),
+    ...['-smp', `cpus=${machine.cpus}`, '-m', `size=${Math.floor(machine.memory / MiB)}M`],
+    ...boot(machine),
+    ...ports(),
+    ...disk(machine),
+    ...network(machine),
+    ...entropy(),
+    ...generationId(machine.architecture),
+    ...serial(machine),
+    ...agent(machine),
+    ...monitor(machine),
+    ...lifetime(machine, platform),
+  ];
+}
+
+function base({ name }: Machine): string[] {
+  return [
+    '-nodefaults',
+    '-no-user-config',
+    ...['-display', 'none'],
+    // `process=` makes it findable in ps and top; the guest's name alone does not show there.
+    ...['-name', optionString(name, { process: `zfsdev-${name}` })],
+  ];
+}
+
+/** Board, accelerator and CPU: what the probe guest tries as well. */
+export function board(architecture: Architecture, accelerator: Accelerator): string[] {
+  return [
+    ...['-machine', boardOf(architecture, accelerator)],
+    ...['-accel', accelerator === 'tcg' ? 'tcg,thread=multi' : accelerator],
+    ...['-cpu', cpuOf(architecture, accelerator)],
+  ];
+}
+
+/** Without the devices that no guest of ours uses: each of them costs the firmware and the kernel a look. */
+function boardOf(architecture: Architecture, accelerator: Accelerator): string {
+  if (architecture === 'x86_64') {
+    return optionString('q35', {
+      vmport: false,
+      hpet: false,
+      smm: false,
+      graphics: false,
+      sata: false,
+      smbus: false,
+      usb: false,
+    });
+  }
+  // Under hvf the interrupt controller is emulated, and only as version 2.
+  const gic = { kvm: 'host', hvf: 2, tcg: 3 }[accelerator];
+  return optionString('virt', { 'gic-version': gic });
+}
+
+function cpuOf(architecture: Architecture, accelerator: Accelerator): string {
+  if (accelerator !== 'tcg') return 'host';
+  // Five levels of page tables make each of TCG's page walks longer, and pointer authentication with QARMA is
+  // computed in software at each call and return. Without cx16 the kernel takes other paths than cmpxchg16b, after
+  // which QEMU 7.2 now and then leaves garbage in the flags: two boots of five ended in a double fault in kmalloc.
+  return architecture === 'x86_64'
+    ? optionString('max', { la57: false, cx16: false })
+    : 'max,pauth-impdef=on';
+}
+
+function boot({ kernel, initrd, commandLine }: Machine): string[] {
+  return ['-kernel', kernel, '-initrd', initrd, '-append', commandLine, '-no-reboot', '-rtc', 'base=utc'];
+}
+
+function ports(): string[] {
+  return Array.from({ length: hotPlugPorts }, (_, i) => i + 1).flatMap((slot) =>
+    device({ driver: 'pcie-root-port', id: `port${slot}`, chassis: slot, slot }),
+  );
+}
+
+/**
+ * Discard on both nodes, or nothing that the guest frees ever leaves the host's file. `cache.direct` stays off, since
+ * many guests share one image through the host's page cache; flushes are obeyed (`no-flush` off), so a power cut of
+ * the host loses nothing that the guest was told is safe. Threads for I/O: io_uring and native AIO want O_DIRECT to
+ * be asynchronous, or aren't there on every host.
+ */
+function disk({ disk: filename }: Machine): string[] {
+  const cache = { direct: false, 'no-flush': false };
+  return [
+    '-blockdev',
+    JSON.stringify({
+      driver: 'file',
+      'node-name': `${diskNode}-file`,
+      filename,
+      aio: 'threads',
+      cache,
+      discard: 'unmap',
+    }),
+    '-blockdev',
+    JSON.stringify({
+      driver: 'qcow2',
+      'node-name': diskNode,
+      file: `${diskNode}-file`,
+      cache,
+      discard: 'unmap',
+      'detect-zeroes': 'unmap',
+    }),
+    ...device({ driver: 'virtio-blk-pci', id: 'blk0', drive: diskNode, serial: 'zfsdev-root' }),
+  ];
+}
+
+function network({ mac, sshPort }: Machine): string[] {
+  return [
+    // An option string: JSON is taken by 7.2 and later only.
+    ...['-netdev', optionString('user', { id: 'net0', hostfwd: `tcp:127.0.0.1:${sshPort}-:22` })],
+    // Without an option ROM nothing offers to boot from the network.
+    ...device({ driver: 'virtio-net-pci', id: 'nic0', netdev: 'net0', mac, romfile: '' }),
+  ];
+}
+
+function entropy(): string[] {
+  return device({ driver: 'virtio-rng-pci', id: 'entropy0' });
+}
+
+/** The guest's kernel takes new random seeds when this id changes: after a restore, that is. */
+function generationId(architecture: Architecture): string[] {
+  return architecture === 'x86_64' ? device({ driver: 'vmgenid', id: 'generation0', guid: 'auto' }) : [];
+}
+
+/** Appended to, so that the console of the boot before (a panic, say) can still be read after the next one. */
+function serial({ architecture, consoleLog, eventLog }: Machine): string[] {
+  const toFile = (id: string, path: string): string[] => [
+    '-chardev',
+    optionString('file', { id, path, append: true }),
+  ];
+  return [
+    ...toFile('console', consoleLog),
+    ...['-serial', 'chardev:console'],
+    ...toFile('events', eventLog),
+    ...(serialPorts(architecture).events === 'ttyS1'
+      ? ['-serial', 'chardev:events']
+      : device({ driver: 'pci-serial', id: 'serial1', chardev: 'events' })),
+  ];
+}
+
+function agent({ agentSocket }: Machine): string[] {
+  return [
+    ...device({ driver: 'virtio-serial-pci', id: 'ports0' }),
+    ...['-chardev', optionString('socket', { id: 'agent', path: agentSocket, server: true, wait: false })],
+    ...device({
+      driver: 'virtserialport',
+      id: 'agent0',
+      bus: 'ports0.0',
+      chardev: 'agent',
+      name: 'org.qemu.guest_agent.0',
+    }),
+  ];
+}
+
+function monitor({ qmpSocket }: Machine): string[] {
+  return [
+    ...['-chardev', optionString('socket', { id: 'qmp', path: qmpSocket, server: true, wait: false })],
+    ...['-mon', 'chardev=qmp,mode=control'],
+  ];
+}
+
+/**
+ * `-daemonize` returns once all devices and sockets are there, and fails with QEMU's own words if one can't be.
+ * The sandbox must let it fork: daemonizing does, and so does saving memory on versions before 9.0.
+ */
+function lifetime({ pidFile }: Machine, platform: NodeJS.Platform): string[] {
+  return [
+    ...(platform === 'linux' ? ['-sandbox', 'on,obsolete=deny,resourcecontrol=deny'] : []),
+    ...['-msg', 'timestamp=on', '-pidfile', pidFile, '-daemonize'],
+  ];
+}
+
+function device(properties: Readonly<Record<string, string | number | boolean>>): string[] {
+  return ['-device', JSON.stringify(properties)];
+}

@@ -1,0 +1,70 @@
+/** The parts of QEMU's QMP schema that zfsdev uses (names as in QEMU's qapi/*.json of 7.2). */
+
+export type RunState =
+  | 'debug'
+  | 'inmigrate'
+  | 'internal-error'
+  | 'io-error'
+  | 'paused'
+  | 'postmigrate'
+  | 'prelaunch'
+  | 'finish-migrate'
+  | 'restore-vm'
+  | 'running'
+  | 'save-vm'
+  | 'shutdown'
+  | 'suspended'
+  | 'watchdog'
+  | 'guest-panicked'
+  | 'colo';
+
+export interface JobInfo {
+  readonly id: string;
+  readonly type: string;
+  readonly status: string;
+  readonly 'current-progress': number;
+  readonly 'total-progress': number;
+  /** Set once the job failed: the only place where that shows. */
+  readonly error?: string;
+}
+
+export interface BlockJob {
+  readonly device: string;
+  readonly type: string;
+  /** Bytes. */
+  readonly len: number;
+  readonly offset: number;
+  readonly status: string;
+}
+
+export interface MigrationInfo {
+  readonly status?: string;
+  readonly 'error-desc'?: string;
+  readonly ram?: { readonly total: number; readonly transferred: number; readonly remaining: number };
+}
+
+type Nothing = Readonly<Record<string, never>>;
+
+/** Commands by name: what each takes and gives. */
+export interface Commands {
+  'query-status': {
+    arguments: undefined;
+    returns: { readonly status: RunState; readonly running: boolean };
+  };
+  system_powerdown: { arguments: undefined; returns: Nothing };
+  system_reset: { arguments: undefined; returns: Nothing };
+  quit: { arguments: undefined; returns: Nothing };
+  stop: { arguments: undefined; returns: Nothing };
+  cont: { arguments: undefined; returns: Nothing };
+  'query-jobs': { arguments: undefined; returns: readonly JobInfo[] };
+  'job-dismiss': { arguments: { readonly id: string }; returns: Nothing };
+  'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
+  migrate: { arguments: { readonly uri: string }; returns: Nothing };
+  'query-migrate': { arguments: undefined; returns: MigrationInfo };
+}
+
+/** Something QEMU tells on its own: `SHUTDOWN`, `BLOCK_IO_ERROR`, `STOP` ... */
+export interface QmpEvent {
+  readonly name: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
