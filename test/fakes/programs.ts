@@ -1,0 +1,94 @@
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { hasCode } from '../../src/core/errors.ts';
+
+/** One call that a test expects, and what the program plays then. */
+export interface ExpectedCall {
+  readonly argv: readonly string[];
+  readonly stdout?: string;
+  readonly stderr?: string;
+  readonly exitCode?: number;
+  /** How often it may come; without it, any number of times. */
+  readonly times?: number;
+  /** Absent programs that are on PATH after this call. */
+  readonly brings?: readonly string[];
+}
+
+export interface FakeProgram {
+  readonly calls: readonly ExpectedCall[];
+  /** Not on PATH until a call of another one brings it. */
+  readonly absent?: boolean;
+}
+
+export interface FakePrograms {
+  /** A PATH that holds these programs and nothing else, so that nothing falls through to real ones. */
+  readonly path: string;
+  /** All calls so far, program first, in their order. */
+  calls(): Promise<string[][]>;
+  /** Fails if any program was called in a way that the test didn't expect. */
+  verify(): Promise<void>;
+  remove(): Promise<void>;
+}
+
+/** Puts executables on a PATH of their own that play what the test tells, and refuse every other call. */
+export async function fakePrograms(programs: Readonly<Record<string, FakeProgram>>): Promise<FakePrograms> {
+  const path = await mkdtemp(join(tmpdir(), 'zfsdev-fakes-'));
+  for (const [name, { calls, absent }] of Object.entries(programs)) {
+    const file = join(path, absent ? `.absent-${name}` : name);
+    await writeFile(file, script(name, calls));
+    await chmod(file, 0o755);
+  }
+  const lines = async (file: string): Promise<string[][]> => {
+    try {
+      const text = await readFile(join(path, file), 'utf8');
+      return text
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line) as string[]);
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return [];
+      throw error;
+    }
+  };
+  return {
+    path,
+    calls: () => lines('.calls'),
+    verify: async () => {
+      const unexpected = await lines('.unexpected');
+      if (unexpected.length > 0)
+        throw new Error(`unexpected calls:\n${unexpected.map((argv) => argv.join(' ')).join('\n')}`);
+    },
+    remove: () => rm(path, { recursive: true, force: true }),
+  };
+}
+
+function script(name: string, calls: readonly ExpectedCall[]): string {
+  return `#!${process.execPath}
+const fs = require('node:fs');
+const { join } = require('node:path');
+const folder = __dirname;
+const argv = process.argv.slice(2);
+const name = ${JSON.stringify(name)};
+const record = (file) => fs.appendFileSync(join(folder, file), JSON.stringify([name, ...argv]) + '\\n');
+const before = fs.existsSync(join(folder, '.calls')) ? fs.readFileSync(join(folder, '.calls'), 'utf8').split('\\n') : [];
+const same = before.filter((line) => line === JSON.stringify([name, ...argv])).length;
+record('.calls');
+let seen = 0;
+const call = ${JSON.stringify(calls)}.find((expected) => {
+  if (JSON.stringify(expected.argv) !== JSON.stringify(argv)) return false;
+  seen += expected.times ?? Infinity;
+  return same < seen;
+});
+if (!call) {
+  record('.unexpected');
+  process.stderr.write('fake ' + name + ': unexpected call: ' + argv.join(' ') + '\\n');
+  process.exitCode = 99;
+} else {
+  for (const other of call.brings ?? []) fs.renameSync(join(folder, '.absent-' + other), join(folder, other));
+  process.stdout.write(call.stdout ?? '');
+  process.stderr.write(call.stderr ?? '');
+  process.exitCode = call.exitCode ?? 0;
+}
+`;
+}
