@@ -14,9 +14,10 @@ work=$(dirname "$0")
 MASKED='
   apt-daily-upgrade.timer apt-daily.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
   systemd-tmpfiles-clean.timer
-  dev-hugepages.mount dev-mqueue.mount proc-sys-fs-binfmt_misc.automount sys-kernel-config.mount
+  dev-hugepages.mount dev-mqueue.mount tmp.mount run-lock.mount proc-sys-fs-binfmt_misc.automount sys-kernel-config.mount
   sys-kernel-debug.mount sys-kernel-tracing.mount sys-fs-fuse-connections.mount
   getty.target getty-static.service console-getty.service serial-getty@.service autovt@.service
+  systemd-tmpfiles-setup-dev-early.service systemd-tmpfiles-setup-dev.service
   kmod-static-nodes.service modprobe@.service systemd-modules-load.service
   systemd-ask-password-console.path systemd-ask-password-wall.path
   systemd-binfmt.service systemd-firstboot.service systemd-hwdb-update.service systemd-journal-catalog-update.service
@@ -57,6 +58,9 @@ configure() {
   ln -sf /usr/lib/systemd/system/ssh.service "$units/multi-user.target.wants/ssh.service"
   ln -sf /usr/lib/systemd/system/multi-user.target "$units/default.target"
   rm -f "$root"/etc/ssh/ssh_host_*
+  # systemd-user-sessions, which would lift this ban, is masked.
+  mkdir -p "$root/etc/tmpfiles.d"
+  ln -sf /dev/null "$root/etc/tmpfiles.d/systemd-nologin.conf"
 
   rm -f "$root/etc/resolv.conf" "$root/etc/hostname" "$root/etc/hosts"
   echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
@@ -72,7 +76,7 @@ configure() {
 clean() {
   chroot "$root" apt-get clean
   rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old \
-    "$root"/var/log/* "$root"/tmp/* "$root"/var/tmp/* "$root"/run/* "${root:?}"/boot/* "$root/zfsdev" \
+    "$root"/var/log/* "$root"/var/tmp/* "$root"/run/* "${root:?}"/boot/* "$root/zfsdev" \
     "$root"/usr/share/nodejs/corepack/dist "$root"/usr/lib/udev/hwdb.bin "$root"/usr/lib/udev/hwdb.d/*
   mkdir -p "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial" "$root/etc/zfsdev"
   # Older than this, systemd would spend the first boot on rebuilding caches.
@@ -95,7 +99,10 @@ describe() {
 # /sys and /dev that mmdebstrap has mounted below the root.
 pack() {
   plain=$work/plain-root
-  mkdir -p "$plain"
+  mkdir -p "$plain" "$work/tmp"
+  # mmdebstrap's own settings lie there, and it still wants them: without them its last call of apt-get would work on
+  # the host.
+  find "$root/tmp" -mindepth 1 -maxdepth 1 -exec mv {} "$work/tmp/" \;
   mount --bind "$root" "$plain"
   kib=$(du -sk "$plain" | cut -f 1)
   rm -f "$work/disk.raw"
@@ -103,6 +110,7 @@ pack() {
     -E lazy_itable_init=1,lazy_journal_init=1,nodiscard -d "$plain" "$work/disk.raw" $((kib + kib / 10 + 65536))k
   umount "$plain"
   rmdir "$plain"
+  find "$work/tmp" -mindepth 1 -maxdepth 1 -exec mv {} "$root/tmp/" \;
   cp "$root/usr/bin/busybox" "$work/busybox"
   chmod 0644 "$work/disk.raw" "$work/busybox" "$work/image.json"
 }
