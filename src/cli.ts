@@ -34,6 +34,7 @@ export function buildProgram(perform: Perform): Command {
     .helpOption('-h, --help', 'print help')
     // Here rather than in main: commander checks it when `exec` declares passThroughOptions.
     .enablePositionalOptions()
+    .exitOverride()
     .helpCommand('help [command]', 'print help for a command')
     .showSuggestionAfterError()
     .configureHelp({ sortSubcommands: false })
@@ -51,7 +52,21 @@ Try:
   declareGuest(program, perform);
   declareImage(program, perform);
   declareHost(program, perform);
+  for (const command of subcommands(program)) takeGlobalOptions(command, program);
   return program;
+}
+
+function subcommands(command: Command): Command[] {
+  return command.commands.flatMap((each) => [each, ...subcommands(each)]);
+}
+
+/** Global options may be written behind the verb as well, where people expect them. */
+function takeGlobalOptions(command: Command, program: Command): void {
+  command
+    .addOption(new Option('--verbose').hideHelp())
+    .addOption(new Option('--no-color').hideHelp())
+    .on('option:verbose', () => program.setOptionValue('verbose', true))
+    .on('option:no-color', () => program.setOptionValue('color', false));
 }
 
 function declareLifecycle(program: Command, perform: Perform): void {

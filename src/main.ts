@@ -10,7 +10,9 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 }
 // A reader that has had enough (`| head`) is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(`error: standard output can't be written: ${error.message}\n`);
+  process.exitCode = ExitCode.failed;
 });
 
 /** The one place that catches, renders and picks the exit code. */
@@ -38,14 +40,6 @@ function exitCodeOf(error: unknown, loudness: Loudness): number {
 
 try {
   const program = buildProgram(perform);
-  for (const command of [
-    program,
-    ...program.commands,
-    ...program.commands.flatMap((group) => group.commands),
-  ]) {
-    command.exitOverride();
-  }
-  program.enablePositionalOptions();
   await program.parseAsync(process.argv);
 } catch (error) {
   // commander has printed its own words; help and version come this way too.

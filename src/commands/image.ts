@@ -179,7 +179,7 @@ function text({ paint }: Session, stored: StoredImage, users: readonly string[])
     ['used by', users.join(', ') || 'no instance'],
     ...rows,
   ]
-    .map(([key = '', value = '']) => `${key.padEnd(10)}${value}\n`)
+    .map(([key = '', value = '']) => `${key.padEnd(16)}${value}\n`)
     .join('');
 }
 

@@ -38,7 +38,8 @@ export async function openSession(
   loudness: Loudness,
   signal: AbortSignal,
 ): Promise<Session> {
-  const { env, stdout, stderr } = process;
+  const { stdout, stderr } = process;
+  const env = withSystemPrograms(process.env);
   const json = options.json === true;
   const paint = painter(wantsColor(stdout, env, options.color));
   const paintError = painter(wantsColor(stderr, env, options.color));
@@ -82,6 +83,11 @@ export async function openSession(
     },
     end: () => progress.end(false),
   };
+}
+
+/** An ordinary user of Debian has no sbin on PATH, where mke2fs and its kin lie. */
+function withSystemPrograms(env: Readonly<NodeJS.ProcessEnv>): NodeJS.ProcessEnv {
+  return { ...env, PATH: [env['PATH'], '/usr/sbin', '/sbin'].filter(Boolean).join(':') };
 }
 
 async function chooseProgress(

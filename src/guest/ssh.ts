@@ -55,7 +55,7 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
 
   return {
     exec: async (argv, { deadline, signal, input }): Promise<ExecResult> => {
-      const result = await ctx.run(ssh('-T', destination, '--', commandLine(argv)), {
+      const result = await ctx.run(ssh('-T', destination, remote(argv)), {
         effect: 'read',
         deadline,
         signal,
@@ -66,7 +66,7 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
       return result;
     },
     attach: async (argv, { tty, signal }) => {
-      const command = argv.length > 0 ? ['--', commandLine(argv)] : [];
+      const command = argv.length > 0 ? [remote(argv)] : [];
       const exitCode = await ctx.attach(ssh(tty ? '-tt' : '-T', destination, ...command), { signal });
       if (exitCode === sshFailed && !(await isConnected())) throw unreachable('');
       return exitCode;
@@ -87,6 +87,11 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
       await rm(target.controlSocket, { force: true });
     },
   };
+}
+
+/** ssh would take a leading hyphen for an option of its own; `exec` also spares the guest a process. */
+function remote(argv: readonly string[]): string {
+  return `exec ${commandLine(argv)}`;
 }
 
 function sshOptions(target: SshTarget): string[] {

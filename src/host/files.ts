@@ -6,12 +6,24 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 /** Makes a folder that is the owner's alone, parents included. */
 export async function makePrivateFolder(path: string): Promise<void> {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    await makeFolders(path);
   } catch (error) {
     throw new Failure('files', `the folder ${path} can't be made: ${messageOf(error)}`, {
       hint: 'make it writable, or point ZFSDEV_HOME at a folder of yours',
       cause: error,
     });
+  }
+}
+
+/** One level at a time: Node's own recursive mkdir never returns where a parent is there and refuses with ENOENT (/proc). */
+async function makeFolders(path: string, mayRecurse = true): Promise<void> {
+  try {
+    await mkdir(path, { mode: 0o700 });
+  } catch (error) {
+    if (hasCode(error, 'EEXIST') && (await stat(path)).isDirectory()) return;
+    if (!hasCode(error, 'ENOENT') || !mayRecurse || dirname(path) === path) throw error;
+    await makeFolders(dirname(path));
+    await makeFolders(path, false);
   }
 }
 

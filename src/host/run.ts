@@ -1,4 +1,5 @@
 import { execa, type Options } from 'execa';
+import type { Readable, Writable } from 'node:stream';
 import { Failure } from '../core/errors.ts';
 import { installCommand } from './packages.ts';
 
@@ -18,6 +19,8 @@ export interface RunOptions {
   readonly accept?: readonly number[];
   /** Called with each line of standard error and standard output as it comes. */
   readonly onLine?: (line: string) => void;
+  /** In a session of its own, where the terminal's Ctrl-C does not reach it. */
+  readonly detached?: boolean;
   /** Appends all output to this file as well (a build log). */
   readonly logFile?: string;
 }
@@ -94,6 +97,41 @@ export function createAttach(config: {
   };
 }
 
+/** A program whose standard input and output the caller feeds and reads itself. */
+export interface StreamingProcess {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  /** Settles at the program's end, with the failures of `Run`. */
+  readonly ended: Promise<void>;
+}
+
+/** Starts one program between two streams of the caller; nothing of its output is kept but its last words. */
+export function startStreaming(
+  env: Readonly<NodeJS.ProcessEnv>,
+  argv: readonly [string, ...string[]],
+  options: Pick<RunOptions, 'effect' | 'deadline' | 'signal' | 'accept'>,
+): StreamingProcess {
+  const [program, ...args] = argv;
+  const child = execa(program, args, {
+    ...execaOptions(env, options),
+    stdio: 'pipe',
+    buffer: { stdout: false, stderr: true },
+  });
+  const { stdin, stdout } = child;
+  if (!stdin || !stdout) throw new Error('a process without the pipes that were asked for');
+  // A closed pipe is the program's end seen from here; `ended` tells why.
+  stdin.on('error', () => undefined);
+  stdout.on('error', () => undefined);
+  const ended = child.then((result) => {
+    const accepted = result.exitCode === 0 || options.accept?.includes(result.exitCode ?? -1);
+    if (accepted && !result.timedOut && !result.isCanceled) return;
+    const stderr = typeof result.stderr === 'string' ? result.stderr : '';
+    throw failureOf(argv, options, { ...result, stdout: '', stderr });
+  });
+  ended.catch(() => undefined);
+  return { stdin, stdout, ended };
+}
+
 function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Options {
   return {
     reject: false,
@@ -101,7 +139,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
     // LC_ALL: messages are matched and shown; a translation would break the one and surprise in the other.
     env: { ...env, ...options.env, LC_ALL: 'C.UTF-8' },
     // Both streams in one, as they come, for `onLine`.
-    all: true,
+    all: options.onLine !== undefined,
     stdin: options.input === undefined ? 'ignore' : 'pipe',
     ...(options.input === undefined ? {} : { input: options.input }),
     ...(options.logFile === undefined
@@ -113,6 +151,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     timeout: options.deadline,
+    detached: options.detached === true,
     ...(options.killSignal === undefined ? {} : { killSignal: options.killSignal }),
     forceKillAfterDelay: 10_000,
     maxBuffer: 64 * 1024 * 1024,

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { GiB, MiB } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
@@ -133,7 +132,7 @@ async function readOne(from: string, path: string): Promise<RecipeFile | undefin
 /** Space that building an image takes at most, in the form of the budget's claims. */
 export function imageBuildClaims(
   images: string,
-  temporary: string = tmpdir(),
+  temporary: string,
 ): { readonly what: string; readonly path: string; readonly bound: number; readonly allocated: number }[] {
   return [
     // Measured: 0.95 GiB of toolchain root, later 0.35 GiB of guest root, its 0.45 GiB disk and the kernel's archive.

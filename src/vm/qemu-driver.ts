@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises';
+import { chmod, rm } from 'node:fs/promises';
 import type { Claim } from '../budget/admission.ts';
 import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
@@ -10,13 +10,14 @@ import { newHostKey, userPublicKey } from '../guest/keys.ts';
 import { sshChannel } from '../guest/ssh.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { exists, writeFileAtomically } from '../host/files.ts';
+import { exists, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { checkSocketPath } from '../host/paths.ts';
 import { printable } from '../host/run.ts';
 import { ensureImage, findImage } from '../image/build.ts';
 import { appendSeed } from '../image/cpio.ts';
 import { imageBuildClaims, recipeOf } from '../image/recipe.ts';
 import { inspectImage } from '../image/store.ts';
+import { temporaryFolder } from '../image/workplace.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { findQemu, findQemuImg, hostArchitecture } from '../qemu/binary.ts';
@@ -64,7 +65,7 @@ async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
   const present = await findImage(ctx, await recipeOf(spec.image));
   return [
     { what: `the disk of ${spec.name}`, path: folder, bound: fullyAllocated, allocated: 0 },
-    ...(present ? [] : imageBuildClaims(ctx.paths.images)),
+    ...(present ? [] : imageBuildClaims(ctx.paths.images, temporaryFolder(ctx.env))),
   ];
 }
 
@@ -84,7 +85,10 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
 
 async function create(ctx: Context, spec: Spec, state: State, options: CreateOptions): Promise<Instance> {
   const paths = ctx.paths.instance(spec.name);
-  const image = await ensureImage(ctx, await recipeOf(spec.image), options);
+  const recipe = await recipeOf(spec.image);
+  // From here on the image counts as used: no prune takes it away between its build and the overlay's creation.
+  await writeState(ctx, spec.name, { ...state, imageDigest: recipe.digest });
+  const image = await ensureImage(ctx, recipe, options);
   return step(
     ctx.emit,
     'disk',
@@ -130,6 +134,7 @@ async function start(
   undo.add('the state before the start', () =>
     writeState(ctx, instance.name, { ...instance.state, phase: 'created' }),
   );
+  const consoleBefore = await lengthOf(paths.console);
   const running = await launch(ctx, { ...instance, state: starting }, undo);
   await waitUntilReady(
     ctx,
@@ -138,6 +143,7 @@ async function start(
       name: instance.name,
       eventLog: paths.events,
       consoleLog: paths.console,
+      consoleBefore,
       isAlive: async () => (await findMachine(ctx, paths.pid)) !== undefined,
     },
     deadline,
@@ -145,6 +151,10 @@ async function start(
   const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };
   await writeState(ctx, instance.name, started.state);
   return started;
+}
+
+async function lengthOf(path: string): Promise<number> {
+  return Buffer.byteLength((await readIfExists(path)) ?? '');
 }
 
 /** A port that was free a moment ago may be taken now; then QEMU says so at once and another one is tried. */
@@ -163,7 +173,9 @@ async function launch(ctx: Context, instance: Instance, undo: UndoStack): Promis
     const candidate: Instance = { ...instance, state };
     try {
       const argv = await argvOf(ctx, candidate);
-      await ctx.run(argv, { effect: 'write', deadline: 60_000, signal: ctx.signal });
+      // It goes on in the background by itself, so it is never interrupted half-way: whatever runs has a pid file.
+      await ctx.run(argv, { effect: 'write', deadline: 60_000, detached: true });
+      await Promise.all([paths.qmp, paths.agent].map((path) => chmod(path, 0o600)));
       return candidate;
     } catch (error) {
       const portTaken =

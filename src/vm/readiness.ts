@@ -4,6 +4,7 @@ import type { Context } from '../host/context.ts';
 import { poll, type Deadline } from '../host/deadline.ts';
 import { readIfExists } from '../host/files.ts';
 import { lastLines } from '../host/run.ts';
+import { stripVTControlCharacters } from 'node:util';
 import type { Spec } from '../template/spec.ts';
 
 /** One thing that has to come true before a machine is ready. */
@@ -48,6 +49,8 @@ export interface Guest {
   readonly name: string;
   readonly eventLog: string;
   readonly consoleLog: string;
+  /** Bytes of the console that were there before this start. */
+  readonly consoleBefore: number;
   readonly isAlive: () => Promise<boolean>;
 }
 
@@ -88,6 +91,10 @@ async function check(
   if (failed)
     throw new Failure('guest', `the guest "${guest.name}" reports: ${failed.slice('failed '.length)}`);
   if (events.some(probe.passes)) return true;
+  // A kernel that panics in an interrupt may stand still instead of ending the machine.
+  if (/Kernel panic/.test(await consoleOf(guest))) {
+    throw new Failure('guest', `the kernel of "${guest.name}" panicked`);
+  }
   if (!alive) throw new Failure('guest', `the machine "${guest.name}" ended before it was ready`);
   const latest = events.at(-1);
   if (latest) progress(`guest: ${latest}`);
@@ -104,9 +111,15 @@ async function readEvents(eventLog: string): Promise<string[]> {
     .filter((line) => line !== '');
 }
 
+/** What the console said since this start, as text: the firmware clears a screen that nobody has. */
+async function consoleOf({ consoleLog, consoleBefore }: Guest): Promise<string> {
+  const all = Buffer.from((await readIfExists(consoleLog)) ?? '');
+  return stripVTControlCharacters(all.subarray(consoleBefore).toString()).replaceAll(/[\r\u001b]/g, '');
+}
+
 async function explain(error: unknown, probe: Probe, guest: Guest): Promise<unknown> {
   if (!(error instanceof Failure) || error.reason === 'interrupted') return error;
-  const tail = lastLines((await readIfExists(guest.consoleLog)) ?? '', 15).replaceAll('\r', '');
+  const tail = lastLines(await consoleOf(guest), 15);
   return new Failure(error.reason, error.message, {
     detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
     hint: probe.hint,

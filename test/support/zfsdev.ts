@@ -1,4 +1,4 @@
-import { execa, type ResultPromise } from 'execa';
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -6,9 +6,18 @@ import { join, resolve } from 'node:path';
 export const program = resolve(import.meta.dirname, '../../dist/zfsdev.js');
 
 export interface Result {
-  readonly exitCode: number | undefined;
+  /** Null if it was killed by a signal. */
+  readonly exitCode: number | null;
   readonly stdout: string;
   readonly stderr: string;
+}
+
+/** A zfsdev that still runs, to be watched and signalled. */
+export interface Begun {
+  readonly kill: (signal: NodeJS.Signals) => void;
+  readonly result: Promise<Result>;
+  /** Waits until its output holds this text; fails if it ends before. */
+  readonly until: (text: string) => Promise<void>;
 }
 
 /** One state home and one environment: what a user's shell would be. */
@@ -16,28 +25,53 @@ export interface Shell {
   readonly home: string;
   /** Runs zfsdev to its end. */
   (...args: readonly string[]): Promise<Result>;
-  /** Starts it and hands out the process, to be signalled. */
-  begin(...args: readonly string[]): ResultPromise<{ reject: false }>;
+  begin(...args: readonly string[]): Begun;
   /** The same with other variables. */
   with(env: Readonly<Record<string, string>>): Shell;
 }
 
 export function shell(home: string, env: Readonly<Record<string, string>> = {}): Shell {
-  const begin = (...args: readonly string[]): ResultPromise<{ reject: false }> =>
-    execa(process.execPath, [program, ...args], {
-      reject: false,
-      stdin: 'ignore',
-      env: { ZFSDEV_HOME: home, NO_COLOR: '1', ...env },
-    });
-  const run = async (...args: readonly string[]): Promise<Result> => {
-    const { exitCode, stdout, stderr } = await begin(...args);
-    return { exitCode, stdout, stderr };
-  };
+  const begin = (...args: readonly string[]): Begun =>
+    start(args, { ...process.env, ZFSDEV_HOME: home, NO_COLOR: '1', ...env });
+  const run = (...args: readonly string[]): Promise<Result> => begin(...args).result;
   return Object.assign(run, {
     home,
     begin,
     with: (more: Readonly<Record<string, string>>) => shell(home, { ...env, ...more }),
   });
+}
+
+function start(args: readonly string[], env: NodeJS.ProcessEnv): Begun {
+  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env });
+  const output = { stdout: '', stderr: '' };
+  const watchers = new Set<() => void>();
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name].setEncoding('utf8').on('data', (text: string) => {
+      output[name] += text;
+      for (const watcher of watchers) watcher();
+    });
+  }
+  const result = new Promise<Result>((done, failed) => {
+    child.once('error', failed);
+    child.once('close', (exitCode) => {
+      done({ exitCode, stdout: output.stdout.trimEnd(), stderr: output.stderr.trimEnd() });
+      for (const watcher of watchers) watcher();
+    });
+  });
+  const until = (text: string): Promise<void> =>
+    new Promise((done, failed) => {
+      const look = (): void => {
+        const found = (output.stdout + output.stderr).includes(text);
+        if (found) done();
+        else if (child.exitCode !== null || child.signalCode !== null)
+          failed(new Error(`ended without "${text}":\n${output.stderr}`));
+        else return;
+        watchers.delete(look);
+      };
+      watchers.add(look);
+      look();
+    });
+  return { kill: (signal) => void child.kill(signal), result, until };
 }
 
 /** A fresh state home that is removed afterwards. */
