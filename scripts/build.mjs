@@ -24,4 +24,15 @@ await build({
     js: "import { createRequire as zfsdevCreateRequire } from 'node:module';\nconst require = zfsdevCreateRequire(import.meta.url);",
   },
 });
+// The guest's agent: one file, since it is handed over with the seed, and small, since an emulated CPU has to start it.
+await build({
+  entryPoints: { agent: 'src/agent/main.ts' },
+  outdir: 'dist/guest',
+  outExtension: { '.js': '.mjs' },
+  bundle: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node20',
+  minify: true,
+});
 await chmod('dist/zfsdev.js', 0o755);

@@ -1,5 +1,5 @@
 import { execa, type Options } from 'execa';
-import type { Readable, Writable } from 'node:stream';
+import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { Failure } from '../core/errors.ts';
 import { installCommand } from './packages.ts';
 
@@ -114,7 +114,7 @@ export function startStreaming(
   const [program, ...args] = argv;
   const child = execa(program, args, {
     ...execaOptions(env, options),
-    stdio: 'pipe',
+    stdin: 'pipe',
     buffer: { stdout: false, stderr: true },
   });
   const { stdin, stdout } = child;
@@ -122,6 +122,9 @@ export function startStreaming(
   // A closed pipe is the program's end seen from here; `ended` tells why.
   stdin.on('error', () => undefined);
   stdout.on('error', () => undefined);
+  // Node throws away what an ended process wrote and nobody has read yet; a stream of our own keeps it.
+  const output = stdout.pipe(new PassThrough());
+  output.once('close', () => stdout.destroy());
   const ended = child.then((result) => {
     const accepted = result.exitCode === 0 || options.accept?.includes(result.exitCode ?? -1);
     if (accepted && !result.timedOut && !result.isCanceled) return;
@@ -129,7 +132,7 @@ export function startStreaming(
     throw failureOf(argv, options, { ...result, stdout: '', stderr });
   });
   ended.catch(() => undefined);
-  return { stdin, stdout, ended };
+  return { stdin, stdout: output, ended };
 }
 
 function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Options {
