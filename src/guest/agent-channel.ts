@@ -83,15 +83,16 @@ export function agentChannel(ctx: Pick<Context, 'env'>, target: AgentChannelTarg
 
 /**
  * Makes a machine forked from saved memory its own; `target.secret` is the saved machine's, `adoption.agentKey` holds
- * from the next connection on. `time` should be taken as late as possible. May be asked again after a failure.
+ * from the next connection on. The guest's clock is set to this host's. May be asked again after a failure.
  * @throws Failure `guest`, its data naming the step that failed; `deadline`; `interrupted`.
  */
 export async function adoptFork(
   target: AgentTarget,
-  adoption: Adoption,
+  adoption: Omit<Adoption, 'time'>,
   patience: Patience,
 ): Promise<GuestFacts> {
-  return ask(target, () => ({ kind: 'adopt', ...adoption }), patience);
+  // The time is taken when the connection stands: waiting for it must not make the guest's clock late.
+  return ask(target, () => ({ kind: 'adopt', ...adoption, time: Date.now() }), patience);
 }
 
 /** Uptime, pools, load, memory and disk of a guest, without a process in it. @throws Failure as `adoptFork` */
