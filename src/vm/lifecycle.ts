@@ -46,7 +46,7 @@ export async function up(ctx: Context, spec: Spec, options: UpOptions): Promise<
   const driver = driverFor(ctx, spec);
   await driver.check(spec);
   return withInstanceLock(ctx, spec.name, async () => {
-    const found = await inspect(ctx, spec.name);
+    const found = await inspect(ctx, spec.name, { lockIsOurs: true });
     if (found && !isLeftover(found)) {
       const instance = wholeInstance(found);
       refuseOtherSpec(instance, spec);
@@ -78,7 +78,7 @@ async function createAndStart(
 export async function start(ctx: Context, name: InstanceName, deadline: Deadline): Promise<UpResult> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
-    const found = await requireInstance(ctx, name);
+    const found = await requireInstance(ctx, name, { lockIsOurs: true });
     const instance = wholeInstance(found);
     if (found.status === 'running') return { outcome: 'already-running', instance };
     return { outcome: 'started', instance: await startLocked(ctx, instance, deadline) };
@@ -97,7 +97,7 @@ export async function stop(
 ): Promise<boolean> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
-    const found = await requireInstance(ctx, name);
+    const found = await requireInstance(ctx, name, { lockIsOurs: true });
     if (found.pid === undefined) return false;
     await step(
       ctx.emit,
@@ -117,7 +117,7 @@ export async function remove(
 ): Promise<void> {
   await requireInstance(ctx, name);
   await withInstanceLock(ctx, name, async () => {
-    const found = await requireInstance(ctx, name);
+    const found = await requireInstance(ctx, name, { lockIsOurs: true });
     if (found.protected) {
       throw new Failure('protected', `"${name}" is protected`, { hint: `zfsdev unprotect ${name}` });
     }

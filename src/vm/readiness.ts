@@ -3,7 +3,6 @@ import { step, type StepId } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
 import { poll, type Deadline } from '../host/deadline.ts';
 import { readIfExists } from '../host/files.ts';
-import { lastLines } from '../host/run.ts';
 import { stripVTControlCharacters } from 'node:util';
 import type { Spec } from '../template/spec.ts';
 
@@ -117,9 +116,19 @@ async function consoleOf({ consoleLog, consoleBefore }: Guest): Promise<string> 
   return stripVTControlCharacters(all.subarray(consoleBefore).toString()).replaceAll(/[\r\u001b]/g, '');
 }
 
+/** The last lines; of a panic those around its first, since a long trace follows. */
+function tellingPart(console: string): string {
+  const lines = console.trimEnd().split('\n');
+  const panic = lines.findIndex((line) => line.includes('Kernel panic'));
+  const shown = 15;
+  return (panic < 0 ? lines.slice(-shown) : lines.slice(Math.max(0, panic - 5), panic + shown - 5)).join(
+    '\n',
+  );
+}
+
 async function explain(error: unknown, probe: Probe, guest: Guest): Promise<unknown> {
   if (!(error instanceof Failure) || error.reason === 'interrupted') return error;
-  const tail = lastLines(await consoleOf(guest), 15);
+  const tail = tellingPart(await consoleOf(guest));
   return new Failure(error.reason, error.message, {
     detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
     hint: probe.hint,

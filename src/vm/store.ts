@@ -29,8 +29,17 @@ export async function instanceNames(ctx: Context): Promise<InstanceName[]> {
   }
 }
 
+/** Whether the one who looks holds the instance's lock itself: then nobody else can be at it. */
+export interface Look {
+  readonly lockIsOurs?: boolean;
+}
+
 /** Looks at one instance; undefined if there is none of that name. Never throws because of what it finds. */
-export async function inspect(ctx: Context, name: InstanceName): Promise<Inspection | undefined> {
+export async function inspect(
+  ctx: Context,
+  name: InstanceName,
+  look: Look = {},
+): Promise<Inspection | undefined> {
   const paths = ctx.paths.instance(name);
   if (!(await exists(paths.folder))) return undefined;
   const isProtected = await exists(paths.protect);
@@ -39,7 +48,7 @@ export async function inspect(ctx: Context, name: InstanceName): Promise<Inspect
   try {
     pid = await findMachine(ctx, paths.pid);
     instance = await readInstance(ctx, name);
-    const status = await statusOf(ctx, instance, pid);
+    const status = await statusOf(ctx, instance, pid, look);
     const common = { name, instance, protected: isProtected, ...(pid === undefined ? {} : { pid }) };
     return 'reason' in status
       ? { ...common, status: 'broken', reason: status.reason }
@@ -59,10 +68,15 @@ export async function inspect(ctx: Context, name: InstanceName): Promise<Inspect
 type Verdict =
   { readonly status: 'creating' | 'starting' | 'running' | 'stopped' } | { readonly reason: string };
 
-async function statusOf(ctx: Context, instance: Instance, pid: number | undefined): Promise<Verdict> {
+async function statusOf(
+  ctx: Context,
+  instance: Instance,
+  pid: number | undefined,
+  look: Look,
+): Promise<Verdict> {
   const { phase } = instance.state;
   if (phase === 'creating' || phase === 'starting') {
-    if (await isLocked(instanceLock(ctx, instance.name))) return { status: phase };
+    if (!look.lockIsOurs && (await isLocked(instanceLock(ctx, instance.name)))) return { status: phase };
     if (phase === 'creating') return { reason: 'its creation was interrupted' };
     return {
       reason: `its start was interrupted${pid === undefined ? '' : ` (the machine runs as process ${pid})`}`,
@@ -82,8 +96,12 @@ export async function readInstance(ctx: Context, name: InstanceName): Promise<In
 }
 
 /** As `inspect`, for a name that must be there. @throws Failure `not-found` with the nearest name. */
-export async function requireInstance(ctx: Context, name: InstanceName): Promise<Inspection> {
-  const found = await inspect(ctx, name);
+export async function requireInstance(
+  ctx: Context,
+  name: InstanceName,
+  look: Look = {},
+): Promise<Inspection> {
+  const found = await inspect(ctx, name, look);
   if (found) return found;
   const near = nearest(name, await instanceNames(ctx));
   throw new Failure('not-found', `there is no instance "${name}"`, {
