@@ -95,6 +95,7 @@ async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: 
     await rm(logFile, { force: true });
     return image;
   } catch (error) {
+    if (error instanceof Failure && error.reason === 'interrupted') await rm(logFile, { force: true });
     throw await explainBuild(error, logFile);
   }
 }
@@ -133,6 +134,21 @@ async function runtimeStage(stage: Stage): Promise<void> {
 /** What never reaches a disk: dpkg leaves it out while it unpacks, in the guest's own later installations too. */
 const leftOut = ['man', 'info', 'locale', 'lintian', 'bug', 'doc'].map((name) => `/usr/share/${name}/*`);
 
+/**
+ * As root, mmdebstrap would mount below the host's own tree, and what it started would outlive it. In namespaces of
+ * its own everything ends with it, and removing the working folder can't reach through a mount. Without root it makes
+ * such namespaces itself.
+ */
+const contained = [
+  'unshare',
+  '--mount',
+  '--pid',
+  '--fork',
+  '--kill-child=KILL',
+  '--mount-proc',
+  '--',
+] as const;
+
 async function bootstrap(
   stage: Stage,
   packages: readonly string[],
@@ -142,7 +158,7 @@ async function bootstrap(
   const { ctx, recipe, work, mirror, logFile } = stage;
   await ctx.run(
     [
-      'mmdebstrap',
+      ...(isRoot() ? ([...contained, 'mmdebstrap'] as const) : (['mmdebstrap'] as const)),
       `--mode=${isRoot() ? 'root' : 'unshare'}`,
       '--variant=minbase',
       '--format=null',
