@@ -10,7 +10,7 @@ work=$(dirname "$0")
 # shellcheck source=/dev/null
 . "$work/settings.sh"
 
-# Units that Debian enables and this guest has no use for. Each one costs 30 to 300 ms where the CPU is emulated.
+# Units that Debian enables and this guest has no use for. They cost seconds where the CPU is emulated.
 MASKED='
   apt-daily-upgrade.timer apt-daily.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer
   systemd-tmpfiles-clean.timer
@@ -40,7 +40,7 @@ MASKED_GENERATORS='
   systemd-rc-local-generator systemd-run-generator systemd-ssh-generator systemd-system-update-generator
   systemd-tpm2-generator systemd-bless-boot-generator zfs-mount-generator systemd-factory-reset-generator
 '
-ENABLED='zfsdev-started zfsdev-udev zfsdev-pool zfsdev-grow zfsdev-ready zfsdev-power-button'
+ENABLED='zfsdev-started zfsdev-udev zfsdev-pool zfsdev-grow zfsdev-ready zfsdev-power-button zfsdev-agent'
 
 install_files() {
   cp -R "$work/files/." "$root/"
