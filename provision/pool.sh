@@ -6,11 +6,13 @@
 #
 # Settings come from /etc/zfsdev/pool.conf (no file: no pool, and nothing to do). The pool is made in a folder that gets
 # its real name only when the pool is whole and on disk. So the folder's name is the truth: if it is there, data may be
-# in it, and nothing here ever creates or forces anything over it.
+# in it, and nothing here ever creates anything over it.
 set -eu
 
 CONF=${ZFSDEV_POOL_CONF:-/etc/zfsdev/pool.conf}
 DISKS=${ZFSDEV_POOL_DISKS:-/zfs-disks}
+# Written when a forked machine takes its own identity.
+FORKED=${ZFSDEV_POOL_FORKED:-/etc/zfsdev/forked}
 
 die() {
   printf 'pool.sh: %s\n' "$*" >&2
@@ -89,7 +91,11 @@ import_pool() {
   for device in $devices; do
     set -- "$@" -d "$device"
   done
+  # A machine forked from saved memory has another host id than the one its pool was made under, and after a power cut
+  # ZFS takes that for somebody else's pool. Its files are on this machine's own disk, so nobody else can have it.
+  if [ -f "$FORKED" ]; then set -- "$@" -f; fi
   zpool import -o cachefile=none "$@" "$POOL_NAME" || die "zpool import of $POOL_NAME from $DISKS failed"
+  rm -f "$FORKED"
 }
 
 start() {

@@ -51,6 +51,7 @@ Try:
   declareLifecycle(program, perform);
   declareGuest(program, perform);
   declareImage(program, perform);
+  declareWarm(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);
   return program;
@@ -85,6 +86,7 @@ function declareLifecycle(program: Command, perform: Perform): void {
     .option('--suite <suite>', 'Debian release of the image: trixie or sid')
     .option('--driver <driver>', 'qemu or lima')
     .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
+    .option('--cold', 'boot from the image instead of forking a warm machine')
     .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
     .option('--install-deps', 'install missing programs of the host first (zfsdev doctor --fix)')
     .option('--yes', 'answer yes to every question')
@@ -98,6 +100,8 @@ function declareLifecycle(program: Command, perform: Perform): void {
         (await import('./commands/up.ts')).up(session, template, options),
       );
     });
+
+  declareRun(program, perform);
 
   const verbs = [
     ['start', 'start a stopped instance and wait until it is ready'],
@@ -163,6 +167,40 @@ function declareLifecycle(program: Command, perform: Perform): void {
         (await import('./commands/inspect.ts')).inspect(session, name),
       ),
     );
+}
+
+function declareRun(program: Command, perform: Perform): void {
+  const collect = (value: string, all: string[] = []): string[] => [...all, value];
+  program
+    .command('run')
+    .argument('<template>', 'a template or a YAML file')
+    .argument('<command...>', 'the command and its arguments, after --')
+    .description(
+      "run a command in a disposable machine; its exit code is zfsdev's (125 for a failure of zfsdev itself)",
+    )
+    .option('--count <n>', 'so many machines at once', wholeNumber)
+    .option('--copy-in <src:dst>', 'copy a file or folder into the guest first', collect)
+    .option('--copy-out <src:dst>', 'copy a file or folder out of the guest afterwards', collect)
+    .option('--env <name=value>', 'a variable for the command', collect)
+    .option('--keep-on-failure', 'leave the machine there if the command fails')
+    .option('--cpus <n>', 'processors of the guest', wholeNumber)
+    .option('--memory <size>', 'memory of the guest')
+    .option('--disk <size>', 'virtual size of its disk')
+    .option('--pool-size <size>', "size of each of the pool's files")
+    .option('--suite <suite>', 'Debian release of the image: trixie or sid')
+    .option('--driver <driver>', 'qemu or lima')
+    .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
+    .option('--cold', 'boot from the image instead of forking a warm machine')
+    .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
+    .addOption(mirror())
+    .addOption(timeout('1h'))
+    .addOption(json())
+    .action((template: string, words: string[], _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'guest', async (session) =>
+        (await import('./commands/run.ts')).run(session, template, words, options),
+      );
+    });
 }
 
 function declareGuest(program: Command, perform: Perform): void {
@@ -277,6 +315,63 @@ function declareImage(program: Command, perform: Perform): void {
         (await import('./commands/image.ts')).prune(session),
       );
     });
+}
+
+function declareWarm(program: Command, perform: Perform): void {
+  const warm = program.command('warm').description('saved machines that new ones are forked from');
+  const specOptions = (command: Command): Command =>
+    command
+      .option('--cpus <n>', 'processors of the guest', wholeNumber)
+      .option('--memory <size>', 'memory of the guest')
+      .option('--disk <size>', 'virtual size of its disk')
+      .option('--pool-size <size>', "size of each of the pool's files")
+      .option('--suite <suite>', 'Debian release of the image: trixie or sid')
+      .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
+      .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
+      .addOption(mirror())
+      .addOption(timeout('10m'));
+  specOptions(warm.command('build').argument('<template>', 'a template or a YAML file'))
+    .description('boot a machine and save it, unless that was done before')
+    .addOption(dryRun())
+    .addOption(json())
+    .action((template: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('./commands/warm.ts')).build(session, template, options),
+      );
+    });
+  warm
+    .command('list')
+    .alias('ls')
+    .description('list all saved machines')
+    .addOption(json())
+    .action((_: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('./commands/warm.ts')).list(session),
+      ),
+    );
+  warm
+    .command('remove')
+    .alias('rm')
+    .argument('<key...>', 'the key or its beginning')
+    .description('remove a saved machine that no instance stands on')
+    .addOption(dryRun())
+    .addOption(json())
+    .action((keys: string[], _: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('./commands/warm.ts')).remove(session, keys),
+      ),
+    );
+  warm
+    .command('prune')
+    .description('remove all saved machines that no instance stands on')
+    .addOption(dryRun())
+    .addOption(json())
+    .action((_: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('./commands/warm.ts')).prune(session),
+      ),
+    );
 }
 
 function declareHost(program: Command, perform: Perform): void {

@@ -31,6 +31,8 @@ export class StepError extends Error {
 export async function adopt(config: AgentConfig, adoption: Adoption, arrived: number): Promise<void> {
   step('entropy', () => writeFileSync(under(config, '/dev/urandom'), Buffer.from(adoption.entropy, 'hex')));
   nameMachine(config, adoption);
+  // The pool's label still holds the host id of the saved machine; pool.sh asks for this file when it imports.
+  step('hostid', () => replace(config, '/etc/zfsdev/forked', '', 0o600));
   step('sshHostKey', () => {
     replace(config, hostKeyFile, adoption.sshHostKey, 0o600);
     replace(config, `${hostKeyFile}.pub`, adoption.sshHostPublicKey, 0o644);
@@ -54,12 +56,22 @@ function nameMachine(config: AgentConfig, { hostname, machineId, hostid }: Adopt
   });
   step('machineId', () => replace(config, '/etc/machine-id', `${machineId}\n`, 0o444));
   step('hostid', () => {
-    const bytes = Buffer.from(hostid, 'hex');
-    replace(config, '/etc/hostid', bytes, 0o644);
-    const parameter = under(config, '/sys/module/spl/parameters/spl_hostid');
-    // The module has read the file once and for all; the file holds the number in the machine's byte order.
-    if (existsSync(parameter)) writeFileSync(parameter, `0x${bytes.readUInt32LE(0).toString(16)}\n`);
+    keepPoolsHostid(config);
+    replace(config, '/etc/hostid', Buffer.from(hostid, 'hex'), 0o644);
   });
+}
+
+/**
+ * An imported pool keeps the host id it was imported under until it is exported, and `zpool status` complains where the
+ * system's differs. So the module goes on with the old one while this boot lasts; everybody else asks /etc/hostid.
+ */
+function keepPoolsHostid(config: AgentConfig): void {
+  const parameter = under(config, '/sys/module/spl/parameters/spl_hostid');
+  if (!existsSync(parameter)) return;
+  const file = under(config, '/etc/hostid');
+  if (Number(readFileSync(parameter, 'utf8')) !== 0 || !existsSync(file)) return;
+  // The file holds the number in the machine's byte order.
+  writeFileSync(parameter, `0x${readFileSync(file).readUInt32LE(0).toString(16)}\n`);
 }
 
 /** Has the kernel tell the network of the address that is about to change, so that open connections go on. */

@@ -20,7 +20,11 @@ export async function exec(
   options: GlobalOptions & { readonly tty?: boolean },
 ): Promise<number> {
   const channel = await channelTo(session.ctx, parseName(name));
-  return channel.attach(words, { tty: options.tty === true, signal: session.ctx.signal });
+  // commander leaves the `--` before a command's own options in its place.
+  return channel.attach(words[0] === '--' ? words.slice(1) : words, {
+    tty: options.tty === true,
+    signal: session.ctx.signal,
+  });
 }
 
 type Place = { readonly path: string; readonly instance?: InstanceName };

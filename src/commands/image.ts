@@ -117,7 +117,7 @@ function refuseIfUsed(stored: StoredImage, users: readonly string[]): void {
     'wrong-state',
     `${users.join(', ')} ${users.length === 1 ? 'stands' : 'stand'} on the image ${stored.digest.slice(0, 12)}`,
     {
-      hint: `zfsdev delete --force ${users.join(' ')}`,
+      hint: 'zfsdev delete --force NAME removes an instance, zfsdev warm prune the warm states nobody uses',
       data: { digest: stored.digest, users },
     },
   );

@@ -20,6 +20,7 @@ export interface UpCommandOptions extends GlobalOptions {
   readonly accel?: string;
   readonly timeout?: string;
   readonly overcommit?: boolean;
+  readonly cold?: boolean;
   readonly installDeps?: boolean;
   readonly yes?: boolean;
   readonly mirror?: string;
@@ -60,6 +61,7 @@ export async function up(
     : await bringUp(ctx, await resolveSpec(target ?? 'zfs-test', flags), {
         deadline,
         overcommit: options.overcommit === true,
+        cold: options.cold === true,
         ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
       });
   const poolStatus = await askPool(session, result.instance);

@@ -13,7 +13,9 @@ export type StepId =
   | 'channel'
   | 'stop'
   | 'delete'
-  | 'copy';
+  | 'copy'
+  | 'warm'
+  | 'fork';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

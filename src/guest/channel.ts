@@ -1,3 +1,12 @@
+import type { Readable, Writable } from 'node:stream';
+
+/** What an attached command reads and writes. */
+export interface Streams {
+  readonly stdin: Readable;
+  readonly stdout: Writable;
+  readonly stderr: Writable;
+}
+
 export interface ExecOptions {
   /** Milliseconds; 0 for none (a person's shell). */
   readonly deadline: number;

@@ -15,6 +15,8 @@ export interface InstancePaths {
   readonly kernel: string;
   readonly initrd: string;
   readonly console: string;
+  /** The console of the start before. */
+  readonly formerConsole: string;
   readonly events: string;
   readonly pid: string;
   readonly qmp: string;
@@ -22,6 +24,15 @@ export interface InstancePaths {
   readonly knownHosts: string;
   readonly control: string;
   readonly protect: string;
+  readonly agentKey: string;
+}
+
+/** Every file name inside the folder of one warm state. */
+export interface WarmPaths {
+  readonly folder: string;
+  readonly memory: string;
+  readonly disk: string;
+  readonly manifest: string;
 }
 
 /** The one place that knows a file name in the state home. */
@@ -33,7 +44,9 @@ export interface Paths {
   readonly keys: string;
   readonly privateKey: string;
   readonly accelerator: string;
+  readonly warm: string;
   readonly instance: (name: InstanceName) => InstancePaths;
+  readonly warmState: (key: string) => WarmPaths;
   readonly lock: (name: string) => string;
 }
 
@@ -41,6 +54,7 @@ export interface Paths {
 export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
   const home = resolve(env['ZFSDEV_HOME'] ?? join(env['HOME'] ?? homedir(), '.zfsdev'));
   const instances = join(home, 'instances');
+  const warm = join(home, 'warm');
   const keys = join(home, 'keys');
   const locks = join(home, 'locks');
   return {
@@ -51,7 +65,9 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     keys,
     privateKey: join(keys, 'id_ed25519'),
     accelerator: join(home, 'accelerator.json'),
+    warm,
     instance: (name) => instancePaths(join(instances, name)),
+    warmState: (key) => warmPaths(join(warm, key)),
     lock: (name) => join(locks, `${name}.lock`),
   };
 }
@@ -65,6 +81,7 @@ function instancePaths(folder: string): InstancePaths {
     kernel: join(folder, 'vmlinuz'),
     initrd: join(folder, 'initrd'),
     console: join(folder, 'console.log'),
+    formerConsole: join(folder, 'console.log.1'),
     events: join(folder, 'events.log'),
     pid: join(folder, 'qemu.pid'),
     qmp: join(folder, 'qmp.sock'),
@@ -72,6 +89,16 @@ function instancePaths(folder: string): InstancePaths {
     knownHosts: join(folder, 'known_hosts'),
     control: join(folder, 'ssh.sock'),
     protect: join(folder, 'protected'),
+    agentKey: join(folder, 'agent.key'),
+  };
+}
+
+function warmPaths(folder: string): WarmPaths {
+  return {
+    folder,
+    memory: join(folder, 'memory'),
+    disk: join(folder, 'disk.qcow2'),
+    manifest: join(folder, 'manifest.json'),
   };
 }
 

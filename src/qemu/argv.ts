@@ -1,5 +1,5 @@
 import { MiB } from '../core/bytes.ts';
-import { serialPorts, type Accelerator, type Architecture, type Machine } from './machine.ts';
+import { agentGuestPort, serialPorts, type Accelerator, type Architecture, type Machine } from './machine.ts';
 import { optionString } from './option-string.ts';
 
 /** PCI ports that are left free for disks added to a running machine. */
@@ -29,6 +29,7 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
     ...serial(machine),
     ...agent(machine),
     ...monitor(machine),
+    ...restore(machine),
     ...lifetime(machine, platform),
   ];
 }
@@ -122,10 +123,13 @@ function disk({ disk: filename }: Machine): string[] {
   ];
 }
 
-function network({ mac, sshPort }: Machine): string[] {
+function network({ mac, sshPort, commandPort }: Machine): string[] {
   return [
     // An option string: JSON is taken by 7.2 and later only.
-    ...['-netdev', optionString('user', { id: 'net0', hostfwd: `tcp:127.0.0.1:${sshPort}-:22` })],
+    ...[
+      '-netdev',
+      `${optionString('user', { id: 'net0', hostfwd: `tcp:127.0.0.1:${sshPort}-:22` })},hostfwd=tcp:127.0.0.1:${commandPort}-:${agentGuestPort}`,
+    ],
     // Without an option ROM nothing offers to boot from the network.
     ...device({ driver: 'virtio-net-pci', id: 'nic0', netdev: 'net0', mac, romfile: '' }),
   ];
@@ -175,6 +179,11 @@ function monitor({ qmpSocket }: Machine): string[] {
     ...['-chardev', optionString('socket', { id: 'qmp', path: qmpSocket, server: true, wait: false })],
     ...['-mon', 'chardev=qmp,mode=control'],
   ];
+}
+
+/** `-S`: whoever restores looks first whether what was read is whole, and then says `cont`. */
+function restore({ restoreFrom }: Machine): string[] {
+  return restoreFrom === undefined ? [] : ['-incoming', `fd:${restoreFrom}`, '-S'];
 }
 
 /**

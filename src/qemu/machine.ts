@@ -17,13 +17,20 @@ export interface Machine {
   readonly mac: string;
   /** ssh of the guest on this port of 127.0.0.1. */
   readonly sshPort: number;
+  /** The command channel's agent in the guest on this port of 127.0.0.1. */
+  readonly commandPort: number;
   readonly qmpSocket: string;
   readonly agentSocket: string;
   /** Files that take the console and the event line (see `serialPorts`). */
   readonly consoleLog: string;
   readonly eventLog: string;
   readonly pidFile: string;
+  /** Restores saved memory from this inherited file descriptor and stands still afterwards, instead of booting. */
+  readonly restoreFrom?: number;
 }
+
+/** The port the agent listens on in the guest (zfsdev-agent.service). */
+export const agentGuestPort = 1023;
 
 /** The guest's names of the device that is its console and of the one that it writes its events to. */
 export interface SerialPorts {

@@ -4,6 +4,7 @@ import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
+import type { ProcessIdentity } from '../host/process-identity.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
@@ -36,15 +37,19 @@ export async function reserveInstance(
   ctx: Context,
   driver: Driver,
   spec: Spec,
-  overcommit: boolean,
+  options: { readonly overcommit: boolean; readonly owner?: ProcessIdentity | undefined },
 ): Promise<State> {
   const { folder, spec: specFile } = ctx.paths.instance(spec.name);
   const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
   try {
     const own = await driver.claims(spec);
-    await checkBudget(ctx, spec, own, overcommit);
+    await checkBudget(ctx, spec, own, options.overcommit);
     await makePrivateFolder(folder);
-    const state: State = { ...newState(driverName(ctx, spec)), diskBound: own[0]?.bound ?? spec.disk };
+    const state: State = {
+      ...newState(driverName(ctx, spec)),
+      diskBound: own[0]?.bound ?? spec.disk,
+      ...(options.owner === undefined ? {} : { owner: options.owner }),
+    };
     await writeState(ctx, spec.name, state);
     await writeFileAtomically(specFile, `${JSON.stringify(spec, null, 2)}\n`);
     return state;

@@ -1,11 +1,13 @@
 import type { Claim } from '../budget/admission.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { UndoStack } from '../core/undo.ts';
-import type { Channel } from '../guest/channel.ts';
+import type { Channel, Streams } from '../guest/channel.ts';
 import type { Deadline } from '../host/deadline.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Instance } from './instance.ts';
 import type { State } from './state.ts';
+import type { WarmKey } from './warm-key.ts';
+import type { WarmManifest } from './warm-store.ts';
 
 export interface CreateOptions {
   /** Debian mirror for an image that must be built first. */
@@ -31,7 +33,18 @@ export interface Driver {
   stop(instance: Instance, options: StopOptions): Promise<void>;
   /** Ends the machine if it runs, and removes all its files, however damaged. */
   remove(name: InstanceName): Promise<void>;
-  channel(instance: Instance): Channel;
+  /** The way into a running guest; `streams` instead of this process's own, where the driver can. */
+  channel(instance: Instance, streams?: Streams): Channel;
   /** What `create` and `start` would do, line by line, for --dry-run. */
   planned(spec: Spec): Promise<string[]>;
+  /** Makes an instance from a warm state; absent where the driver can't. */
+  readonly fork?: (
+    spec: Spec,
+    state: State,
+    warm: WarmManifest,
+    undo: UndoStack,
+    deadline: Deadline,
+  ) => Promise<Instance>;
+  /** Saves a running instance as a warm state, which ends the machine. */
+  readonly saveWarm?: (instance: Instance, warm: WarmKey) => Promise<void>;
 }

@@ -17,21 +17,35 @@ export function newIdentity(): Identity {
   return { mac: `52:54:00:${a}:${b}:${c}`, machineId: randomBytes(16).toString('hex') };
 }
 
+/** The eight digits of /etc/hostid, which ZFS goes by: derived, so that they are as stable and unique as the machine id. */
+export function hostidOf({ machineId }: Identity): string {
+  return machineId.slice(0, 8);
+}
+
+/** What the guest gets to run the command channel. */
+export interface AgentFiles {
+  readonly program: string | Uint8Array;
+  /** 64 hexadecimal digits. */
+  readonly key: string;
+}
+
 /** The files the guest's initrd puts in place at each boot, so that the image itself belongs to nobody. */
 export function seedFiles(
   spec: Spec,
   identity: Identity,
   userKey: string,
   hostKey: KeyPair,
+  agent: AgentFiles,
 ): Map<string, string | Uint8Array> {
   const files = new Map<string, string | Uint8Array>([
     ['hostname', `${spec.name}\n`],
     ['machine-id', `${identity.machineId}\n`],
-    // ZFS takes its host id from here; derived, so that it is stable and as unique as the machine id.
-    ['hostid', Buffer.from(identity.machineId.slice(0, 8), 'hex')],
+    ['hostid', Buffer.from(hostidOf(identity), 'hex')],
     ['authorized_keys', userKey],
     ['ssh_host_ed25519_key', hostKey.privateKey],
     ['ssh_host_ed25519_key.pub', hostKey.publicKey],
+    ['agent.mjs', agent.program],
+    ['agent.key', `${agent.key}\n`],
   ]);
   if (spec.pool) files.set('pool.conf', renderPoolConf(spec.pool));
   return files;

@@ -6,18 +6,15 @@ import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { lock } from '../host/lock.ts';
 import type { Spec } from '../template/spec.ts';
-import { reserveInstance } from './admission.ts';
-import type { Channel } from '../guest/channel.ts';
-import type { CreateOptions, Driver } from './driver.ts';
+import type { Channel, Streams } from '../guest/channel.ts';
+import type { Driver } from './driver.ts';
 import { driverFor } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
+import { createBy, type UpOptions } from './creation.ts';
+import { WarmDamaged } from './fork.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
-
-export interface UpOptions extends CreateOptions {
-  readonly deadline: Deadline;
-  /** Go on although the worst case doesn't fit. */
-  readonly overcommit: boolean;
-}
+import { condemnWarm } from './warm-store.ts';
+import { warmStateFor } from './warm.ts';
 
 export interface UpResult {
   readonly outcome: 'created' | 'started' | 'already-running';
@@ -64,11 +61,20 @@ async function createAndStart(
   spec: Spec,
   options: UpOptions,
 ): Promise<Instance> {
-  return withUndo(async (undo) => {
-    undo.add('the instance', () => driver.remove(spec.name));
-    const state = await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
-      reserveInstance(ctx, driver, spec, options.overcommit),
-    );
+  const warm = options.cold ? undefined : await warmStateFor(ctx, driver, spec, options);
+  if (warm) {
+    try {
+      return await createBy(ctx, driver, spec, options, 'Forking the warm machine', (state, undo) =>
+        warm.fork(spec, state, warm.manifest, undo, options.deadline),
+      );
+    } catch (error) {
+      if (!(error instanceof WarmDamaged)) throw error;
+      await condemnWarm(ctx, warm.manifest.key);
+      const text = `the warm state ${warm.manifest.key.slice(0, 12)} is damaged (${error.message}); booting instead, the next up saves a new one`;
+      ctx.emit({ type: 'notice', level: 'warning', text });
+    }
+  }
+  return createBy(ctx, driver, spec, options, undefined, async (state, undo) => {
     const instance = await driver.create(spec, state, options);
     return driver.start(instance, undo, options.deadline);
   });
@@ -138,10 +144,10 @@ export async function protect(ctx: Context, name: InstanceName, on: boolean): Pr
 }
 
 /** The way into a running guest. @throws Failure `wrong-state` that says how to get there. */
-export async function channelTo(ctx: Context, name: InstanceName): Promise<Channel> {
+export async function channelTo(ctx: Context, name: InstanceName, streams?: Streams): Promise<Channel> {
   const found = await requireInstance(ctx, name);
   const instance = wholeInstance(found, true);
-  if (found.status === 'running') return driverFor(ctx, instance.spec).channel(instance);
+  if (found.status === 'running') return driverFor(ctx, instance.spec).channel(instance, streams);
   throw new Failure(
     'wrong-state',
     `"${name}" is ${found.status === 'broken' ? `broken: ${found.reason}` : found.status}, not running`,

@@ -4,26 +4,28 @@ import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
-import type { Channel } from '../guest/channel.ts';
-import { newHostKey, userPublicKey } from '../guest/keys.ts';
+import type { Channel, Streams } from '../guest/channel.ts';
+import { agentChannel } from '../guest/agent-channel.ts';
 import { sshChannel } from '../guest/ssh.ts';
 import type { Context } from '../host/context.ts';
-import { exists, writeFileAtomically } from '../host/files.ts';
+import { exists } from '../host/files.ts';
 import { checkSocketPath } from '../host/paths.ts';
 import { printable } from '../host/run.ts';
 import { ensureImage, findImage } from '../image/build.ts';
-import { appendSeed } from '../image/cpio.ts';
 import { imageBuildClaims, recipeOf } from '../image/recipe.ts';
 import { temporaryFolder } from '../image/workplace.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { findQemu, findQemuImg, hostArchitecture } from '../qemu/binary.ts';
-import { createOverlay, measure } from '../qemu/img.ts';
+import { measure } from '../qemu/img.ts';
 import { connectQmp } from '../qemu/qmp.ts';
 import type { Spec } from '../template/spec.ts';
 import type { CreateOptions, Driver, StopOptions } from './driver.ts';
-import { seedFiles } from './identity.ts';
+import { saveWarm } from './warm-save.ts';
+import { forkMachine } from './fork.ts';
+import { layOutInstance } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
+import { agentTarget } from './agent-target.ts';
 import { machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -41,10 +43,12 @@ export function qemuDriver(ctx: Context): Driver {
     },
     stop: (instance, options) => stop(ctx, instance, options),
     remove: (name) => remove(ctx, name),
-    channel: (instance) => channelOf(ctx, instance),
+    channel: (instance, streams) => channelOf(ctx, instance, streams),
     claims: (spec) => claims(ctx, spec),
     check: (spec) => check(ctx, spec),
     planned: (spec) => planned(ctx, spec),
+    fork: (spec, state, warm, undo, deadline) => forkMachine(ctx, spec, state, warm, undo, deadline),
+    saveWarm: (instance, key) => saveWarm(ctx, instance, key),
   };
 }
 
@@ -81,7 +85,6 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
 }
 
 async function create(ctx: Context, spec: Spec, state: State, options: CreateOptions): Promise<Instance> {
-  const paths = ctx.paths.instance(spec.name);
   const recipe = await recipeOf(spec.image);
   // From here on the image counts as used: no prune takes it away between its build and the overlay's creation.
   await writeState(ctx, spec.name, { ...state, imageDigest: recipe.digest });
@@ -91,16 +94,7 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
     'disk',
     'Creating its disk',
     async () => {
-      await createOverlay(ctx, {
-        path: paths.disk,
-        backing: image.disk,
-        backingFormat: 'qcow2',
-        size: spec.disk,
-      });
-      const hostKey = await newHostKey(ctx, spec.name);
-      await writeFileAtomically(paths.knownHosts, `${spec.name} ${hostKey.publicKey}`);
-      const seed = seedFiles(spec, state, await userPublicKey(ctx), hostKey);
-      await appendSeed(image.initrd, paths.initrd, seed);
+      await layOutInstance(ctx, spec, state, { image, backing: image.disk });
       const created: State = { ...state, phase: 'created', imageDigest: image.digest };
       await writeState(ctx, spec.name, created);
       return { name: spec.name, spec, state: created };
@@ -145,7 +139,16 @@ async function remove(ctx: Context, name: InstanceName): Promise<void> {
   await rm(paths.folder, { recursive: true, force: true });
 }
 
-function channelOf(ctx: Context, instance: Instance): Channel {
+function channelOf(ctx: Context, instance: Instance, streams?: Streams): Channel {
+  const ssh = sshOf(ctx, instance);
+  const { commandPort } = instance.state;
+  // Commands go to the agent, which costs the guest one process; ssh is there for terminals.
+  return commandPort === undefined
+    ? ssh
+    : agentChannel(ctx, { ...agentTarget(ctx, instance), fallback: ssh, ...(streams ? { streams } : {}) });
+}
+
+function sshOf(ctx: Context, instance: Instance): Channel {
   const paths = ctx.paths.instance(instance.name);
   return sshChannel(ctx, {
     name: instance.name,
@@ -158,5 +161,5 @@ function channelOf(ctx: Context, instance: Instance): Channel {
 }
 
 async function closeChannel(ctx: Context, instance: Instance): Promise<void> {
-  if (await exists(ctx.paths.instance(instance.name).control)) await channelOf(ctx, instance).close();
+  if (await exists(ctx.paths.instance(instance.name).control)) await sshOf(ctx, instance).close();
 }

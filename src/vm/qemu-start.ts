@@ -1,10 +1,10 @@
-import { chmod, rm } from 'node:fs/promises';
+import { chmod, rename, rm, type FileHandle } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { readIfExists } from '../host/files.ts';
+import { exists, readIfExists } from '../host/files.ts';
 import { inspectImage } from '../image/store.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
@@ -29,24 +29,45 @@ export async function startMachine(
 ): Promise<Instance> {
   const paths = ctx.paths.instance(instance.name);
   undo.add('the running machine', () => killMachine(ctx, paths.pid));
-  const runsAlready = (await findMachine(ctx, paths.pid)) !== undefined;
-  const consoleBefore = runsAlready ? 0 : await lengthOf(paths.console);
-  const running = runsAlready ? instance : await launch(ctx, await withAccelerator(ctx, instance), undo);
-  await waitUntilReady(
-    ctx,
-    instance.spec,
-    {
-      name: instance.name,
-      eventLog: paths.events,
-      consoleLog: paths.console,
-      consoleBefore,
-      isAlive: async () => (await findMachine(ctx, paths.pid)) !== undefined,
-    },
-    deadline,
-  );
+  const present = (await findMachine(ctx, paths.pid)) !== undefined;
+  let running = present ? instance : await launch(ctx, await withAccelerator(ctx, instance), undo);
+  try {
+    await ready(ctx, running, deadline);
+  } catch (error) {
+    if (!(await diedEarlyUnderEmulation(ctx, running, error))) throw error;
+    ctx.emit({ type: 'notice', level: 'info', text: 'the emulated kernel died early; trying once more' });
+    await killMachine(ctx, paths.pid);
+    running = await launch(ctx, running, undo);
+    await ready(ctx, running, deadline);
+  }
   const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };
   await writeState(ctx, instance.name, started.state);
   return started;
+}
+
+function ready(ctx: Context, { name, spec }: Instance, deadline: Deadline): Promise<void> {
+  const paths = ctx.paths.instance(name);
+  const isAlive = async (): Promise<boolean> => (await findMachine(ctx, paths.pid)) !== undefined;
+  return waitUntilReady(
+    ctx,
+    spec,
+    { name, eventLog: paths.events, consoleLog: paths.console, isAlive },
+    deadline,
+  );
+}
+
+/**
+ * QEMU 7.2's emulation of x86 with several threads loses a race now and then while the kernel patches its own code in
+ * the first seconds: 1 boot of 18 died of it. That is no fault of the machine, so it is worth a second try.
+ */
+async function diedEarlyUnderEmulation(
+  ctx: Context,
+  { name, state }: Instance,
+  error: unknown,
+): Promise<boolean> {
+  if (!(error instanceof Failure) || error.reason !== 'guest' || state.accelerator !== 'tcg') return false;
+  const events = (await readIfExists(ctx.paths.instance(name).events)) ?? '';
+  return !/^(systemd|failed)\b/m.test(events);
 }
 
 async function withAccelerator(ctx: Context, instance: Instance): Promise<Instance> {
@@ -59,18 +80,25 @@ async function withAccelerator(ctx: Context, instance: Instance): Promise<Instan
   return { ...instance, state: { ...instance.state, accelerator: choice.accelerator } };
 }
 
-async function lengthOf(path: string): Promise<number> {
-  return Buffer.byteLength((await readIfExists(path)) ?? '');
-}
-
 /** A port that was free a moment ago may be taken now; then QEMU says so at once and another one is tried. */
 const portAttempts = 5;
 
-async function launch(ctx: Context, instance: Instance, undo: UndoStack): Promise<Instance> {
+/**
+ * Starts QEMU in the background. With `restore` it reads saved memory from that file and then stands still, until it is
+ * told to go on.
+ */
+export async function launch(
+  ctx: Context,
+  instance: Instance,
+  undo: UndoStack,
+  restore?: FileHandle,
+): Promise<Instance> {
   const paths = ctx.paths.instance(instance.name);
   await Promise.all(
     [paths.events, paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })),
   );
+  // The console of the start before stays readable: it may tell why there is another one.
+  if (await exists(paths.console)) await rename(paths.console, paths.formerConsole);
   undo.add('the state before the start', () =>
     writeState(ctx, instance.name, { ...instance.state, phase: 'created' }),
   );
@@ -80,13 +108,19 @@ async function launch(ctx: Context, instance: Instance, undo: UndoStack): Promis
       phase: 'starting',
       started: new Date().toISOString(),
       sshPort: await freePort(),
+      commandPort: await freePort(),
     };
     await writeState(ctx, instance.name, state);
     const candidate: Instance = { ...instance, state };
     try {
-      const argv = await argvOf(ctx, candidate);
+      const argv = await argvOf(ctx, candidate, restore !== undefined);
       // It goes on in the background by itself, so it is never interrupted half-way: whatever runs has a pid file.
-      await ctx.run(argv, { effect: 'write', deadline: 60_000, detached: true });
+      await ctx.run(argv, {
+        effect: 'write',
+        deadline: 60_000,
+        detached: true,
+        ...(restore === undefined ? {} : { inherit: restore.fd }),
+      });
       await Promise.all([paths.qmp, paths.agent].map((path) => chmod(path, 0o600)));
       return candidate;
     } catch (error) {
@@ -107,7 +141,7 @@ function atStart(error: unknown, name: InstanceName): unknown {
   });
 }
 
-async function argvOf(ctx: Context, instance: Instance): Promise<[string, ...string[]]> {
+async function argvOf(ctx: Context, instance: Instance, restores: boolean): Promise<[string, ...string[]]> {
   const found = await inspectImage(ctx.paths.images, instance.state.imageDigest);
   if (found?.state !== 'whole') {
     throw new Failure(
@@ -120,7 +154,9 @@ async function argvOf(ctx: Context, instance: Instance): Promise<[string, ...str
     );
   }
   const { binary } = await findQemu(ctx, hostArchitecture());
-  return [binary, ...planArgv(machineOf(ctx, instance, found.image.kernel))];
+  const machine = machineOf(ctx, instance, found.image.kernel);
+  // The file that is handed over is the first after standard input, output and error.
+  return [binary, ...planArgv(restores ? { ...machine, restoreFrom: 3 } : machine)];
 }
 
 /** The planner's view of an instance. */
@@ -138,6 +174,7 @@ export function machineOf(ctx: Context, { name, spec, state }: Instance, kernel:
     disk: paths.disk,
     mac: state.mac,
     sshPort: state.sshPort ?? 0,
+    commandPort: state.commandPort ?? 0,
     qmpSocket: paths.qmp,
     agentSocket: paths.agent,
     consoleLog: paths.console,

@@ -48,8 +48,6 @@ export interface Guest {
   readonly name: string;
   readonly eventLog: string;
   readonly consoleLog: string;
-  /** Bytes of the console that were there before this start. */
-  readonly consoleBefore: number;
   readonly isAlive: () => Promise<boolean>;
 }
 
@@ -110,10 +108,10 @@ async function readEvents(eventLog: string): Promise<string[]> {
     .filter((line) => line !== '');
 }
 
-/** What the console said since this start, as text: the firmware clears a screen that nobody has. */
-async function consoleOf({ consoleLog, consoleBefore }: Guest): Promise<string> {
-  const all = Buffer.from((await readIfExists(consoleLog)) ?? '');
-  return stripVTControlCharacters(all.subarray(consoleBefore).toString()).replaceAll(/[\r\u001b]/g, '');
+/** What the console says, as text: the firmware clears a screen that nobody has. */
+async function consoleOf({ consoleLog }: Guest): Promise<string> {
+  const text = (await readIfExists(consoleLog)) ?? '';
+  return stripVTControlCharacters(text).replaceAll(/[\r\u001b]/g, '');
 }
 
 /** The last lines; of a panic those around its first, since a long trace follows. */

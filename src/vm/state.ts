@@ -29,6 +29,12 @@ const schema = v.object({
   machineId: v.string(),
   /** Of 127.0.0.1, while it runs. */
   sshPort: v.optional(v.number()),
+  /** Of 127.0.0.1, while it runs: the agent's. */
+  commandPort: v.optional(v.number()),
+  /** The warm state its disk stands on; absent for one that booted from the image. */
+  warm: v.optional(v.string()),
+  /** The process a disposable machine belongs to; without it nobody needs the machine any more. */
+  owner: v.optional(v.object({ pid: v.number(), started: v.string() })),
   accelerator: v.optional(v.picklist(['kvm', 'hvf', 'tcg'])),
   /** ISO 8601; when the last start began. */
   started: v.optional(v.string()),

@@ -34,7 +34,7 @@ describe('an interrupted up', () => {
     ['SIGTERM', 'Waiting for the pool'],
     ['SIGINT', 'Waiting for the command channel'],
   ] as const)('by %s at "%s" undoes all and exits 130', async (signal, step) => {
-    const up = zfsdev.begin('up', 'zfs-test', '--name', 'cut');
+    const up = zfsdev.begin('up', 'zfs-test', '--cold', '--name', 'cut');
     await up.until(step);
     up.kill(signal);
     const { exitCode, stderr } = await up.result;
@@ -44,7 +44,7 @@ describe('an interrupted up', () => {
   });
 
   it('by kill -9 while the machine boots is listed as broken; delete cleans up', async () => {
-    const up = zfsdev.begin('up', 'zfs-test', '--name', 'killed');
+    const up = zfsdev.begin('up', 'zfs-test', '--cold', '--name', 'killed');
     await up.until('Waiting for the pool');
     up.kill('SIGKILL');
     await up.result;
@@ -56,7 +56,7 @@ describe('an interrupted up', () => {
   });
 
   it('by kill -9 while the machine boots is mended by another up', async () => {
-    const up = zfsdev.begin('up', 'zfs-test', '--name', 'killed');
+    const up = zfsdev.begin('up', 'zfs-test', '--cold', '--name', 'killed');
     await up.until('Booting');
     up.kill('SIGKILL');
     await up.result;
@@ -66,7 +66,7 @@ describe('an interrupted up', () => {
   });
 
   it('by kill -9 before its disk is there is made anew by another up', async () => {
-    const up = zfsdev.begin('up', 'zfs-test', '--name', 'killed', '--json');
+    const up = zfsdev.begin('up', 'zfs-test', '--cold', '--name', 'killed', '--json');
     await up.until('"step":"disk"');
     up.kill('SIGKILL');
     await up.result;
@@ -116,7 +116,7 @@ describe('a machine that does not come up', () => {
   });
 
   it('never gets ready: the deadline ends it, and the console is shown', async () => {
-    const up = await zfsdev('up', 'zfs-test', '--name', 'slow', '--timeout', '3s');
+    const up = await zfsdev('up', 'zfs-test', '--name', 'slow', '--cold', '--timeout', '3s');
     expect(up.stderr).toContain('took more than 3 s');
     expect(up.stderr).toContain('console');
     expect(up.exitCode).toBe(124);
@@ -124,7 +124,7 @@ describe('a machine that does not come up', () => {
   });
 
   it("dies at start: QEMU's own words are shown", async () => {
-    const up = await zfsdev('up', 'zfs-test', '--name', 'kvm', '--accel', 'hvf');
+    const up = await zfsdev('up', 'zfs-test', '--name', 'kvm', '--cold', '--accel', 'hvf');
     expect(up.stderr).toContain('QEMU did not start "kvm"');
     expect(up.stderr).toContain('hvf');
     expect(up.exitCode).toBe(1);

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
@@ -40,6 +40,7 @@ describe('image build that fails', () => {
 
   it('for a disk that is full says so, and leaves nothing', async () => {
     const file = join(folder, 'small.img');
+    await writeFile(file, '');
     await truncate(file, 160 * 2 ** 20);
     const run = (program: string, ...args: string[]): void => {
       const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });

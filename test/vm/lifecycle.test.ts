@@ -26,9 +26,9 @@ async function guest(...argv: string[]): Promise<string> {
 }
 
 // One machine goes through its life; each test begins where the one before it ended.
-describe('a machine from the first up to delete', () => {
+describe('a machine, booted from the image, from the first up to delete', () => {
   it('comes up with a mirrored pool that the guest itself calls ONLINE', async () => {
-    const up = await zfsdev('up', 'zfs-test', '--name', name);
+    const up = await zfsdev('up', 'zfs-test', '--cold', '--name', name);
     expect(up.stderr).not.toContain('warning');
     expect(up.exitCode).toBe(0);
     expect(up.stdout).toMatch(/pool: testpool\n\s*state: ONLINE/);

@@ -64,6 +64,7 @@ async function failure(promise: Promise<unknown>): Promise<Failure> {
 
 describe('an adoption', () => {
   it('makes the machine its own and gives its facts', async () => {
+    await writeFile(join(agent.root, 'etc/hostid'), Buffer.from([5, 6, 7, 8]));
     const [mine, began] = [adoption(), Date.now()];
     const facts = await adoptFork(agent.target, mine, patience());
     expect(facts).toMatchObject({
@@ -79,8 +80,9 @@ describe('an adoption', () => {
     expect(await text('etc/hosts')).toContain('127.0.1.1 fork-1\n');
     expect(await text('etc/machine-id')).toBe(`${mine.machineId}\n`);
     expect(await readFile(join(agent.root, 'etc/hostid'))).toEqual(Buffer.from([1, 2, 3, 0x84]));
-    // The number that the four bytes are on a little-endian machine.
-    expect(await text('sys/module/spl/parameters/spl_hostid')).toBe('0x84030201\n');
+    // The former bytes as the number they are on a little-endian machine: the imported pool goes by it.
+    expect(await text('sys/module/spl/parameters/spl_hostid')).toBe('0x8070605\n');
+    expect(await text('etc/zfsdev/forked')).toBe('');
     expect(await text('etc/ssh/ssh_host_ed25519_key')).toBe(mine.sshHostKey);
     expect((await stat(join(agent.root, 'etc/ssh/ssh_host_ed25519_key'))).mode & 0o777).toBe(0o600);
     expect(await text('etc/ssh/ssh_host_ed25519_key.pub')).toBe(mine.sshHostPublicKey);

@@ -1,0 +1,73 @@
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { bytes } from '../core/bytes.ts';
+import { parseName } from '../core/names.ts';
+import type { Context } from '../host/context.ts';
+import { findPackageRoot } from '../host/package-root.ts';
+import { recipeOf } from '../image/recipe.ts';
+import { chooseAccelerator } from '../qemu/accelerator.ts';
+import { planArgv } from '../qemu/argv.ts';
+import { fingerprint, findQemu, hostArchitecture } from '../qemu/binary.ts';
+import { kernelCommandLine, type Accelerator } from '../qemu/machine.ts';
+import type { Spec } from '../template/spec.ts';
+import { digestOf, hostCpu, warmFormat } from './warm-store.ts';
+
+export interface WarmKey {
+  readonly key: string;
+  readonly accelerator: Accelerator;
+  readonly imageDigest: string;
+  readonly qemu: string;
+}
+
+/** Where the agent's bundle lies. */
+export function agentProgram(): string {
+  return join(findPackageRoot(), 'dist', 'guest', 'agent.mjs');
+}
+
+/**
+ * The key of the warm state that fits a spec: a digest of all that matters to a machine in saved memory. What differs
+ * in anything has another key, so that a stale fork can't happen.
+ */
+export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
+  const architecture = hostArchitecture();
+  const [{ binary, version }, { accelerator }, { digest }, agent] = await Promise.all([
+    findQemu(ctx, architecture),
+    chooseAccelerator(ctx, { architecture, choice: spec.accelerator }),
+    recipeOf(spec.image),
+    digestOf(agentProgram()),
+  ]);
+  const devices = planArgv({
+    name: parseName('warm'),
+    architecture,
+    accelerator,
+    cpus: spec.cpus,
+    memory: bytes(spec.memory),
+    commandLine: kernelCommandLine(architecture),
+    sshPort: 0,
+    commandPort: 0,
+    mac: '',
+    ...{
+      kernel: '',
+      initrd: '',
+      disk: '',
+      qmpSocket: '',
+      agentSocket: '',
+      consoleLog: '',
+      eventLog: '',
+      pidFile: '',
+    },
+  });
+  const parts = {
+    format: warmFormat,
+    image: digest,
+    agent,
+    devices,
+    disk: spec.disk,
+    pool: spec.pool ?? null,
+    qemu: await fingerprint(binary),
+    accelerator,
+    cpu: hostCpu(),
+  };
+  const key = createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+  return { key, accelerator, imageDigest: digest, qemu: version.text };
+}

@@ -1,0 +1,154 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readFile, readdir, rename, rm, stat } from 'node:fs/promises';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import * as v from 'valibot';
+import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import type { Context } from '../host/context.ts';
+import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
+import { inspect, instanceNames } from './store.ts';
+
+/** Raised whenever an older zfsdev could not fork from a newer warm state, or the other way round. */
+export const warmFormat = 1;
+
+const fileSchema = v.object({ size: v.number(), sha256: v.string() });
+
+const manifestSchema = v.object({
+  format: v.literal(warmFormat),
+  key: v.string(),
+  template: v.string(),
+  /** ISO 8601. */
+  created: v.string(),
+  imageDigest: v.string(),
+  accelerator: v.picklist(['kvm', 'hvf', 'tcg']),
+  qemu: v.string(),
+  cpu: v.string(),
+  memoryBytes: v.number(),
+  diskBytes: v.number(),
+  diskBound: v.number(),
+  /** Address of the network card in the saved memory; every fork changes it. */
+  mac: v.string(),
+  /** Secret of the saved machine's agent; every fork gets one of its own. */
+  agentKey: v.string(),
+  memory: fileSchema,
+  disk: fileSchema,
+});
+
+export type WarmManifest = v.InferOutput<typeof manifestSchema>;
+
+/** What lies under one key. */
+export type WarmState =
+  | {
+      readonly state: 'whole';
+      readonly key: string;
+      readonly manifest: WarmManifest;
+      readonly actual: number;
+    }
+  | { readonly state: 'broken'; readonly key: string; readonly reason: string; readonly actual: number };
+
+const keyPattern = /^[0-9a-f]{64}$/;
+
+/** The host's processor as its kernel names it: memory saved under one need not run under another. */
+export function hostCpu(): string {
+  return cpus()[0]?.model.trim() ?? 'unknown';
+}
+
+/** Looks at one warm state without reading its memory; undefined if there is none. */
+export async function inspectWarm(ctx: Context, key: string): Promise<WarmState | undefined> {
+  const paths = ctx.paths.warmState(key);
+  const text = await readIfExists(paths.manifest);
+  const actual = (await actualSize(paths.memory)) + (await actualSize(paths.disk));
+  if (text === undefined)
+    return actual > 0 ? { state: 'broken', key, reason: 'manifest.json is missing', actual } : undefined;
+  try {
+    const manifest = v.parse(manifestSchema, JSON.parse(text));
+    for (const [path, { size }] of [
+      [paths.memory, manifest.memory],
+      [paths.disk, manifest.disk],
+    ] as const) {
+      const length = (await stat(path)).size;
+      if (length !== size)
+        return { state: 'broken', key, reason: `${path} has ${length} bytes instead of ${size}`, actual };
+    }
+    return { state: 'whole', key, manifest, actual };
+  } catch (error) {
+    return { state: 'broken', key, reason: messageOf(error), actual };
+  }
+}
+
+/** All warm states, whole and broken, in the order of their keys. */
+export async function listWarm(ctx: Context): Promise<WarmState[]> {
+  let names: string[] = [];
+  try {
+    names = await readdir(ctx.paths.warm);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT'))
+      throw new Failure('files', `${ctx.paths.warm} can't be listed`, { cause: error });
+  }
+  const found = await Promise.all(
+    names
+      .filter((name) => keyPattern.test(name))
+      .sort()
+      .map((key) => inspectWarm(ctx, key)),
+  );
+  return found.filter((entry) => entry !== undefined);
+}
+
+/** Which instances stand on which warm state: key to names. */
+export async function warmUsers(ctx: Context): Promise<Map<string, string[]>> {
+  const users = new Map<string, string[]>();
+  for (const name of await instanceNames(ctx)) {
+    const key = (await inspect(ctx, name))?.instance?.state.warm;
+    if (key) users.set(key, [...(users.get(key) ?? []), name]);
+  }
+  return users;
+}
+
+/** Removes a warm state; it disappears under its name at once. @throws Failure `wrong-state` while forks stand on it. */
+export async function removeWarm(ctx: Context, key: string): Promise<void> {
+  const users = (await warmUsers(ctx)).get(key) ?? [];
+  if (users.length > 0) {
+    throw new Failure(
+      'wrong-state',
+      `${users.join(', ')} ${users.length === 1 ? 'stands' : 'stand'} on the warm state ${key.slice(0, 12)}`,
+      {
+        hint: `zfsdev delete --force ${users.join(' ')}`,
+        data: { key, users },
+      },
+    );
+  }
+  const leaving = join(ctx.paths.warm, `.leaving-${key.slice(0, 12)}-${process.pid}`);
+  await rename(ctx.paths.warmState(key).folder, leaving);
+  await rm(leaving, { recursive: true, force: true });
+}
+
+/**
+ * Sets a damaged warm state aside: no fork is made from it again. Its memory goes at once; its disk stays as long as
+ * instances stand on it, and `prune` takes it afterwards.
+ */
+export async function condemnWarm(ctx: Context, key: string): Promise<void> {
+  const paths = ctx.paths.warmState(key);
+  await rm(paths.manifest, { force: true });
+  await rm(paths.memory, { force: true });
+  if (!(await warmUsers(ctx)).has(key)) await rm(paths.folder, { recursive: true, force: true });
+}
+
+export async function writeManifest(folder: string, manifest: WarmManifest): Promise<void> {
+  await writeFileAtomically(join(folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+/** Length and checksum of a file. */
+export async function fingerprintFile(path: string): Promise<{ size: number; sha256: string }> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 4 * 1024 * 1024 }), hash);
+  return { size: (await stat(path)).size, sha256: hash.digest('hex') };
+}
+
+/** sha256 of a small file, in hex. */
+export async function digestOf(path: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex');
+}

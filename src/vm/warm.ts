@@ -1,0 +1,84 @@
+import { Failure, messageOf } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import { parseName } from '../core/names.ts';
+import type { Context } from '../host/context.ts';
+import { lock, lockWaiting } from '../host/lock.ts';
+import type { Spec } from '../template/spec.ts';
+import type { Driver } from './driver.ts';
+import { createBy, type UpOptions } from './creation.ts';
+import { instanceLock } from './store.ts';
+import { warmKeyOf, type WarmKey } from './warm-key.ts';
+import { condemnWarm, inspectWarm, type WarmManifest } from './warm-store.ts';
+
+/** A warm state, and the driver's way to fork from it. */
+export interface Forkable {
+  readonly manifest: WarmManifest;
+  readonly fork: NonNullable<Driver['fork']>;
+}
+
+/**
+ * The warm state that fits a spec: the one that is there, or one made now by booting and saving a machine. Undefined
+ * where the driver can't fork, or where saving failed: then a warning was given, and the caller boots.
+ */
+export async function warmStateFor(
+  ctx: Context,
+  driver: Driver,
+  spec: Spec,
+  options: UpOptions,
+): Promise<Forkable | undefined> {
+  const { fork, saveWarm } = driver;
+  if (!fork || !saveWarm) return undefined;
+  const key = await warmKeyOf(ctx, spec);
+  const present = await wholeWarm(ctx, key);
+  if (present) return { manifest: present, fork };
+  // Two first ups at once save one state: the second waits for the first one's.
+  const held = await lockWaiting(ctx.paths.lock(`warm-${key.key.slice(0, 12)}`), ctx.signal);
+  try {
+    const made = (await wholeWarm(ctx, key)) ?? (await makeWarm(ctx, driver, saveWarm, spec, key, options));
+    return made && { manifest: made, fork };
+  } catch (error) {
+    if (!(error instanceof Failure) || !['process', 'files', 'no-space'].includes(error.reason)) throw error;
+    const text = `no warm state could be saved (${messageOf(error)}); booting without one`;
+    ctx.emit({ type: 'notice', level: 'warning', text });
+    return undefined;
+  } finally {
+    await held.release();
+  }
+}
+
+async function wholeWarm(ctx: Context, { key }: WarmKey): Promise<WarmManifest | undefined> {
+  const found = await inspectWarm(ctx, key);
+  if (found?.state === 'whole') return found.manifest;
+  if (found) {
+    const text = `the warm state ${key.slice(0, 12)} is damaged (${found.reason}); a new one is made`;
+    ctx.emit({ type: 'notice', level: 'warning', text });
+    await condemnWarm(ctx, key);
+  }
+  return undefined;
+}
+
+/** Boots a machine of this spec under a name of its own, and saves it. */
+async function makeWarm(
+  ctx: Context,
+  driver: Driver,
+  saveWarm: NonNullable<Driver['saveWarm']>,
+  spec: Spec,
+  key: WarmKey,
+  options: UpOptions,
+): Promise<WarmManifest | undefined> {
+  const name = parseName(`warm-${key.key.slice(0, 12)}`);
+  const held = await lock(instanceLock(ctx, name), `"${name}"`);
+  try {
+    // What a killed process left of an earlier attempt.
+    await driver.remove(name);
+    const seedSpec = { ...spec, name };
+    const instance = await createBy(ctx, driver, seedSpec, options, undefined, async (state, undo) =>
+      driver.start(await driver.create(seedSpec, state, options), undo, options.deadline),
+    );
+    await step(ctx.emit, 'warm', 'Saving it as a warm machine', () => saveWarm(instance, key));
+  } finally {
+    await driver.remove(name);
+    await held.release();
+  }
+  return wholeWarm(ctx, key);
+}
