@@ -25,7 +25,7 @@ export interface Session {
   readonly paint: Paint;
   /** Columns of the terminal; 80 where there is none. */
   readonly width: number;
-  /** A command's answer: one JSON document (a line, after a long operation's events), or text for people. */
+  /** A command's answer: one JSON document (in one line, the last one after a long operation's events), or text for people. */
   answer(document: object, human: () => string): Promise<void>;
   /** Prints to standard output as it is. */
   write(text: string): void;
@@ -72,7 +72,7 @@ export async function openSession(
       if (!json) stdout.write(human());
       else
         stdout.write(
-          `${longOperation ? JSON.stringify({ type: 'result', ...document }) : JSON.stringify(document, null, 2)}\n`,
+          `${longOperation ? JSON.stringify({ type: 'result', ...document }) : JSON.stringify(document)}\n`,
         );
     },
     write: (text) => void stdout.write(text),
