@@ -193,6 +193,7 @@ function declareRun(program: Command, perform: Perform): void {
     .option('--cold', 'boot from the image instead of forking a warm machine')
     .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
     .addOption(mirror())
+    .addOption(dryRun())
     .addOption(timeout('1h'))
     .addOption(json())
     .action((template: string, words: string[], _: unknown, self: Command) => {

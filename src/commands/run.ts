@@ -3,6 +3,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { ExitCode, Failure, messageOf } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
+import { printable } from '../host/run.ts';
 import type { Streams } from '../guest/channel.ts';
 import { resolveSpec } from '../template/resolve.ts';
 import type { Spec } from '../template/spec.ts';
@@ -39,6 +40,12 @@ export async function run(
   const { ctx } = session;
   const command = words[0] === '--' ? words.slice(1) : words;
   const job = await plan(template, command, options);
+  if (ctx.dryRun) {
+    session.write(
+      `would make ${job.count} of ${template}, run ${printable(job.argv)} in each, and delete them\n`,
+    );
+    return ExitCode.done;
+  }
   await reap(ctx);
   const { count } = job;
   if (count === 1) {

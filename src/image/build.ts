@@ -149,6 +149,14 @@ const contained = [
   '--',
 ] as const;
 
+/**
+ * Even a zfsdev that is killed outright leaves no build running: the kernel tells its child. What it leaves on disk is
+ * swept by the next build.
+ */
+function dyingWithUs(): readonly [string, ...string[]] {
+  return ['setpriv', '--pdeathsig', isRoot() ? 'KILL' : 'TERM'];
+}
+
 async function bootstrap(
   stage: Stage,
   packages: readonly string[],
@@ -158,7 +166,9 @@ async function bootstrap(
   const { ctx, recipe, work, mirror, logFile } = stage;
   await ctx.run(
     [
-      ...(isRoot() ? ([...contained, 'mmdebstrap'] as const) : (['mmdebstrap'] as const)),
+      ...dyingWithUs(),
+      ...(isRoot() ? contained : []),
+      'mmdebstrap',
       `--mode=${isRoot() ? 'root' : 'unshare'}`,
       '--variant=minbase',
       '--format=null',

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, lstat, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { readIfExists } from '../host/files.ts';
+import { identify, isAlive, type ProcessIdentity } from '../host/process-identity.ts';
 import type { Recipe } from './recipe.ts';
 
 /**
@@ -20,6 +21,10 @@ export interface Workplace {
   remove(): Promise<void>;
 }
 
+const prefix = 'zfsdev-image-';
+/** Tells which process works in a folder. */
+const ownerFile = 'owner.json';
+
 export function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
@@ -30,8 +35,10 @@ export function isRoot(): boolean {
  */
 export async function makeWorkplace(ctx: Context): Promise<Workplace> {
   const parent = temporaryFolder(ctx.env);
+  await sweep(ctx, parent);
   try {
-    const folder = await mkdtemp(join(parent, 'zfsdev-image-'));
+    const folder = await mkdtemp(join(parent, prefix));
+    await writeFile(join(folder, ownerFile), JSON.stringify(await identify(ctx.run, process.pid)));
     await chmod(folder, 0o711);
     const shared = join(folder, randomBytes(12).toString('hex'));
     await mkdir(shared);
@@ -44,6 +51,31 @@ export async function makeWorkplace(ctx: Context): Promise<Workplace> {
         : 'set TMPDIR',
       cause: error,
     });
+  }
+}
+
+/** Removes the workplaces of this user's builds that were killed: those whose process is gone. */
+async function sweep(ctx: Context, parent: string): Promise<void> {
+  const names = (await readdir(parent).catch(() => [])).filter((name) => name.startsWith(prefix));
+  for (const folder of names.map((name) => join(parent, name))) {
+    const { uid } = await lstat(folder).catch(() => ({ uid: -1 }));
+    if (uid !== process.getuid?.()) continue;
+    const owner = parseOwner(await readIfExists(join(folder, ownerFile)));
+    if (!owner || (await isAlive(ctx.run, owner))) continue;
+    const inner = await readdir(folder, { withFileTypes: true });
+    const shared = inner.find((entry) => entry.isDirectory())?.name ?? '';
+    await removeWorkplace(ctx, folder, join(folder, shared));
+  }
+}
+
+function parseOwner(text: string | undefined): ProcessIdentity | undefined {
+  try {
+    const found = JSON.parse(text ?? 'null') as Partial<ProcessIdentity> | null;
+    const { pid, started } = found ?? {};
+    return typeof pid === 'number' && typeof started === 'string' ? { pid, started } : undefined;
+  } catch {
+    // Cut off while it was written: whose it is can't be told, so it stays.
+    return undefined;
   }
 }
 

@@ -72,6 +72,20 @@ describe('image build that fails', () => {
   });
 });
 
+describe('image build that is killed', () => {
+  it('by kill -9 leaves no process, and the next build sweeps its folder', async () => {
+    const build = zfsdev.begin('image', 'build', '--json');
+    await build.until('"text":"installing');
+    build.kill('SIGKILL');
+    await build.result;
+    await expect.poll(() => machinesOf(work), { timeout: 60_000 }).toEqual([]);
+    expect(await readdir(work)).toHaveLength(1);
+    // It sweeps before it asks the mirror.
+    expect((await zfsdev('image', 'build', '--mirror', 'http://127.0.0.1:1/debian')).exitCode).toBe(1);
+    await expectNothingLeft();
+  });
+});
+
 describe('images', () => {
   it('are listed and inspected, and building again does nothing', async () => {
     const { images } = JSON.parse((await built('image', 'list', '--json')).stdout) as {
