@@ -11,7 +11,8 @@ interface Cause {
 /** Causes that a build's log tells by its words; the first that matches is shown. */
 const causes: readonly Cause[] = [
   {
-    words: /No space left on device|Could not allocate block|not enough free space|Disk quota exceeded/i,
+    words:
+      /No space left on device|don't have enough free space|Could not allocate block|not enough free space|Disk quota exceeded/i,
     message: 'the disk is full',
     hint: 'zfsdev image prune, or set TMPDIR to a folder with 2 GiB free, then try again',
   },

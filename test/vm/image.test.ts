@@ -51,7 +51,7 @@ describe('image build that fails', () => {
     try {
       await rm(join(work, 'lost+found'), { recursive: true });
       const { exitCode, stderr } = await zfsdev('image', 'build');
-      expect(stderr).toMatch(/[Nn]o space left|disk is full|too little/);
+      expect(stderr).toMatch(/[Nn]o space left|disk is full|enough free space/);
       expect(stderr).toContain('TMPDIR');
       expect(exitCode).toBeGreaterThan(0);
       expect(await readdir(work)).toEqual([]);
@@ -104,6 +104,7 @@ describe('images', () => {
     const up = await built(
       'up',
       'kernel-build',
+      '--cold',
       '--name',
       'plain',
       '--cpus',
