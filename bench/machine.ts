@@ -87,7 +87,6 @@ function warmFigures(env: Readonly<Record<string, string>>, cold: number): Figur
   }
   const warm = median(runs.map((each) => each.up));
   const ratio = median(runs.map((each) => each.run / each.up));
-  const eight = seconds([...zfsdev, 'run', 'zfs-test', '--count', '8', '--', 'true'], env);
   const one = median(runs.map((each) => each.run));
   return [
     {
@@ -103,13 +102,6 @@ function warmFigures(env: Readonly<Record<string, string>>, cold: number): Figur
       asked: 'at most 1.5 x',
       met: ratio <= 1.5,
       values: { run: one, up: warm },
-    },
-    {
-      what: '`run --count 8` against one',
-      measured: `${(eight / one).toFixed(1)} x (${eight.toFixed(1)} s)`,
-      asked: 'at most 8 x',
-      met: eight / one <= 8,
-      values: { eight, one },
     },
   ];
 }

@@ -1,10 +1,13 @@
 #!/usr/bin/env node
+import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
 import { buildProgram } from './cli.ts';
 import type { GlobalOptions, Loudness, Session } from './commands/session.ts';
 import { ExitCode, Failure } from './core/errors.ts';
 
 const interruption = new AbortController();
+// Many machines at once share this signal, and Node would take their listeners for a leak.
+setMaxListeners(0, interruption.signal);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(signal, () => interruption.abort(new Failure('interrupted', 'interrupted')));
 }
