@@ -90,9 +90,9 @@ describe('run', () => {
     expect(await machinesOf(zfsdev.home)).toEqual([]);
   });
 
-  it('runs several at once', async () => {
-    const run = await zfsdev('run', 'zfs-test', '--count', '2', '--', 'zpool', 'status');
-    expect(run.stdout.match(/^\[[12]\]\s+state: ONLINE/gm)).toHaveLength(2);
+  it('runs four at once', async () => {
+    const run = await zfsdev('run', 'zfs-test', '--count', '4', '--', 'zpool', 'status');
+    expect(run.stdout.match(/^\[[1-4]\]\s+state: ONLINE/gm)).toHaveLength(4);
     expect(run.exitCode).toBe(0);
     expect((await zfsdev('list')).stdout).toContain('no instances');
   });
