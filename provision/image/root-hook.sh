@@ -28,7 +28,7 @@ MASKED='
   systemd-battery-check.service systemd-hibernate-clear.service systemd-journal-flush.service
   systemd-creds.socket systemd-hostnamed.socket systemd-sysext.socket systemd-pcrextend.socket systemd-pcrlock.socket
   systemd-networkd.socket systemd-rfkill.socket systemd-initctl.socket systemd-bootctl.socket
-  systemd-logind.service systemd-user-sessions.service sshd-keygen.service
+  systemd-logind.service systemd-user-sessions.service sshd-keygen.service ssh.service ssh.socket
   ldconfig.service remote-fs.target rescue-ssh.target
   zfs-import-cache.service zfs-import-scan.service zfs-load-module.service zfs-mount.service zfs-share.service
   zfs-volume-wait.service zfs-load-key.service zfs-import.target zfs-volumes.target zfs.target
@@ -40,7 +40,8 @@ MASKED_GENERATORS='
   systemd-rc-local-generator systemd-run-generator systemd-ssh-generator systemd-system-update-generator
   systemd-tpm2-generator systemd-bless-boot-generator zfs-mount-generator systemd-factory-reset-generator
 '
-ENABLED='zfsdev-started zfsdev-udev zfsdev-pool zfsdev-grow zfsdev-ready zfsdev-power-button zfsdev-agent'
+ENABLED='zfsdev-started.service zfsdev-udev.service zfsdev-pool.service zfsdev-grow.service zfsdev-ready.service
+  zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket'
 
 install_files() {
   cp -R "$work/files/." "$root/"
@@ -54,8 +55,7 @@ configure() {
   for unit in $MASKED; do ln -sf /dev/null "$units/$unit"; done
   mkdir -p "$root/etc/systemd/system-generators" "$units/multi-user.target.wants"
   for generator in $MASKED_GENERATORS; do ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"; done
-  for unit in $ENABLED; do ln -sf "/etc/systemd/system/$unit.service" "$units/multi-user.target.wants/$unit.service"; done
-  ln -sf /usr/lib/systemd/system/ssh.service "$units/multi-user.target.wants/ssh.service"
+  for unit in $ENABLED; do ln -sf "/etc/systemd/system/$unit" "$units/multi-user.target.wants/$unit"; done
   ln -sf /usr/lib/systemd/system/multi-user.target "$units/default.target"
   rm -f "$root"/etc/ssh/ssh_host_*
   # systemd-user-sessions, which would lift this ban, is masked.

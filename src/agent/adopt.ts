@@ -1,16 +1,10 @@
-import { spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { under, type AgentConfig } from './config.ts';
+import type { KernelCalls } from './kernel-calls.ts';
 import type { Adoption } from './protocol.ts';
 
 const keyFile = '/etc/zfsdev/agent.key';
 const hostKeyFile = '/etc/ssh/ssh_host_ed25519_key';
-
-/**
- * The kernel takes what was written to /dev/urandom into account within a minute; until then forks would draw the same
- * numbers. RNDRESEEDCRNG makes it do so now. ENODATA (61) says that it has drawn none yet. Perl is in every Debian.
- */
-const reseed = 'ioctl(STDIN, 0x5207, 0) or $! == 61 or die "$!\\n"';
 
 /** A step of the adoption that failed, by name. */
 export class StepError extends Error {
@@ -24,12 +18,18 @@ export class StepError extends Error {
 }
 
 /**
- * Makes this machine, forked from saved memory, its own. Files first, then the few processes it takes, side by side;
- * the channel's new secret last, so that a half-done adoption can be asked for again. `arrived` is the
- * `performance.now()` at which the request came in.
+ * Makes this machine, forked from saved memory, its own, without starting a process: an emulated machine would spend
+ * most of its first second on that. The channel's new secret comes last, so that a half-done adoption can be asked for
+ * again. `arrived` is the `performance.now()` at which the request came in. sshd needs no telling: it is started for
+ * each connection, and reads the key that lies there then.
  */
-export async function adopt(config: AgentConfig, adoption: Adoption, arrived: number): Promise<void> {
-  step('entropy', () => writeFileSync(under(config, '/dev/urandom'), Buffer.from(adoption.entropy, 'hex')));
+export async function adopt(
+  { config, kernel }: { readonly config: AgentConfig; readonly kernel: KernelCalls },
+  adoption: Adoption,
+  arrived: number,
+): Promise<void> {
+  const random = under(config, '/dev/urandom');
+  step('entropy', () => writeFileSync(random, Buffer.from(adoption.entropy, 'hex')));
   nameMachine(config, adoption);
   // The pool's label still holds the host id of the saved machine; pool.sh asks for this file when it imports.
   step('hostid', () => replace(config, '/etc/zfsdev/forked', '', 0o600));
@@ -38,13 +38,20 @@ export async function adopt(config: AgentConfig, adoption: Adoption, arrived: nu
     replace(config, `${hostKeyFile}.pub`, adoption.sshHostPublicKey, 0o644);
   });
   step('mac', () => announceAddress(config));
-  step('sshd', () => tellSshd(config));
   await Promise.all([
-    program('entropy', ['perl', '-e', reseed], under(config, '/dev/urandom')),
-    program('time', ['date', '-u', '-s', `@${secondsNow(adoption.time, arrived)}`]),
-    program('mac', ['ip', 'link', 'set', 'dev', 'eth0', 'address', adoption.mac]),
+    called('entropy', kernel.reseed(random)),
+    called('time', kernel.setTime(adoption.time + performance.now() - arrived)),
+    called('mac', kernel.setAddress('eth0', adoption.mac)),
   ]);
   step('agentKey', () => replace(config, keyFile, `${adoption.agentKey}\n`, 0o600));
+}
+
+async function called(name: string, call: Promise<void>): Promise<void> {
+  try {
+    await call;
+  } catch (error) {
+    throw new StepError(name, error);
+  }
 }
 
 function nameMachine(config: AgentConfig, { hostname, machineId, hostid }: Adoption): void {
@@ -80,24 +87,6 @@ function announceAddress(config: AgentConfig): void {
   if (existsSync(setting)) writeFileSync(setting, '1\n');
 }
 
-/**
- * SIGHUP makes sshd start over with the key that lies there now; sessions live on. Its own pid file is asked, and its
- * name, since a stale file may name anybody. No sshd, nothing to tell: it will read the new key when it starts.
- */
-function tellSshd(config: AgentConfig): void {
-  const pidFile = under(config, '/run/sshd.pid');
-  if (!existsSync(pidFile)) return;
-  const pid = Number(readFileSync(pidFile, 'utf8').trim());
-  const nameFile = `/proc/${pid}/comm`;
-  if (!(pid > 1) || !existsSync(nameFile) || readFileSync(nameFile, 'utf8').trim() !== 'sshd') return;
-  process.kill(pid, 'SIGHUP');
-}
-
-/** The host's time when the request was sent and what has passed since, as seconds with a fraction. */
-function secondsNow(sent: number, arrived: number): string {
-  return ((sent + performance.now() - arrived) / 1000).toFixed(3);
-}
-
 /** Readers see the old file or the new one, whole. Not flushed: the seed writes the same at the next boot. */
 function replace(config: AgentConfig, path: string, content: string | Uint8Array, mode: number): void {
   const target = under(config, path);
@@ -110,30 +99,6 @@ function replace(config: AgentConfig, path: string, content: string | Uint8Array
 function step(name: string, work: () => void): void {
   try {
     work();
-  } catch (error) {
-    throw new StepError(name, error);
-  }
-}
-
-/** Runs one program to its end, its standard input from a file if one is named. */
-async function program(
-  name: string,
-  argv: readonly [string, ...string[]],
-  input = '/dev/null',
-): Promise<void> {
-  const [command, ...args] = argv;
-  try {
-    const stdin = openSync(input, 'r');
-    const child = spawn(command, args, { stdio: [stdin, 'ignore', 'pipe'] });
-    closeSync(stdin);
-    let words = '';
-    child.stderr?.on('data', (chunk: Buffer) => (words += chunk.toString()));
-    await new Promise<void>((resolve, reject) => {
-      child.on('error', reject);
-      child.on('close', (code) =>
-        code === 0 ? resolve() : reject(new Error(`${command} failed: ${words.trim()}`)),
-      );
-    });
   } catch (error) {
     throw new StepError(name, error);
   }

@@ -14,6 +14,7 @@ import {
   proofLength,
   prove,
 } from './handshake.ts';
+import { KernelCalls } from './kernel-calls.ts';
 import { Link } from './link.ts';
 import { PipePool } from './pipes.ts';
 import { FrameType, requestLimits, type Frame, type Refusal, type Request } from './protocol.ts';
@@ -25,6 +26,7 @@ export const keyFile = '/etc/zfsdev/agent.key';
 interface Agent {
   readonly config: AgentConfig;
   readonly pipes: PipePool;
+  readonly kernel: KernelCalls;
   /** Changes at each adoption: forks of one saved memory must not go on drawing the same nonces. */
   salt: string;
   strangers: number;
@@ -35,6 +37,7 @@ export function startAgent(config: AgentConfig): Server {
   const agent: Agent = {
     config,
     pipes: new PipePool(),
+    kernel: new KernelCalls(),
     salt: '',
     strangers: 0,
   };
@@ -130,7 +133,7 @@ async function reply(
 ): Promise<void> {
   try {
     if (request.kind === 'adopt') {
-      await adopt(agent.config, request, arrived);
+      await adopt(agent, request, arrived);
       agent.salt = request.entropy;
     }
     link.sendJson(FrameType.answer, readFacts(agent.config));

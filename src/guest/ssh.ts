@@ -2,7 +2,7 @@ import { rm } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import type { Channel, ExecResult } from './channel.ts';
-import { commandLine } from './quote.ts';
+import { commandLine } from '../core/quote.ts';
 
 export interface SshTarget {
   readonly name: string;

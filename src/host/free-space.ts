@@ -1,13 +1,6 @@
-import { stat } from 'node:fs/promises';
+import { stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import checkDiskSpaceModule from 'check-disk-space';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
-
-// The package is CommonJS with a default export; Node and bundlers disagree on where that lands.
-const checkDiskSpace =
-  typeof checkDiskSpaceModule === 'function'
-    ? checkDiskSpaceModule
-    : (checkDiskSpaceModule as { default: typeof checkDiskSpaceModule.default }).default;
 
 export interface HostFilesystem {
   /** Tells filesystems apart: the device number of its files. */
@@ -23,8 +16,8 @@ export interface HostFilesystem {
 export async function filesystemOf(path: string): Promise<HostFilesystem> {
   const present = await nearestExisting(path);
   try {
-    const [{ dev }, { free, size }] = await Promise.all([stat(present), checkDiskSpace(present)]);
-    return { device: dev, path: present, free, total: size };
+    const [{ dev }, { bsize, bavail, blocks }] = await Promise.all([stat(present), statfs(present)]);
+    return { device: dev, path: present, free: bavail * bsize, total: blocks * bsize };
   } catch (error) {
     throw new Failure('files', `the free space at ${present} can't be asked: ${messageOf(error)}`, {
       cause: error,

@@ -12,7 +12,8 @@ export interface InstancePaths {
   readonly spec: string;
   readonly state: string;
   readonly disk: string;
-  readonly kernel: string;
+  /** The memory of a machine that is there to be saved. */
+  readonly memory: string;
   readonly initrd: string;
   readonly console: string;
   /** The console of the start before. */
@@ -31,6 +32,8 @@ export interface InstancePaths {
 export interface WarmPaths {
   readonly folder: string;
   readonly memory: string;
+  /** The state of everything but memory and disk: processors, devices. */
+  readonly devices: string;
   readonly disk: string;
   readonly manifest: string;
 }
@@ -44,6 +47,8 @@ export interface Paths {
   readonly keys: string;
   readonly privateKey: string;
   readonly accelerator: string;
+  /** Versions of programs that were asked before. */
+  readonly programs: string;
   readonly warm: string;
   readonly instance: (name: InstanceName) => InstancePaths;
   readonly warmState: (key: string) => WarmPaths;
@@ -65,6 +70,7 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     keys,
     privateKey: join(keys, 'id_ed25519'),
     accelerator: join(home, 'accelerator.json'),
+    programs: join(home, 'programs.json'),
     warm,
     instance: (name) => instancePaths(join(instances, name)),
     warmState: (key) => warmPaths(join(warm, key)),
@@ -78,7 +84,7 @@ function instancePaths(folder: string): InstancePaths {
     spec: join(folder, 'spec.json'),
     state: join(folder, 'state.json'),
     disk: join(folder, 'disk.qcow2'),
-    kernel: join(folder, 'vmlinuz'),
+    memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
     console: join(folder, 'console.log'),
     formerConsole: join(folder, 'console.log.1'),
@@ -97,6 +103,7 @@ function warmPaths(folder: string): WarmPaths {
   return {
     folder,
     memory: join(folder, 'memory'),
+    devices: join(folder, 'devices'),
     disk: join(folder, 'disk.qcow2'),
     manifest: join(folder, 'manifest.json'),
   };

@@ -21,8 +21,6 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void;
   /** In a session of its own, where the terminal's Ctrl-C does not reach it. */
   readonly detached?: boolean;
-  /** An open file that the program finds as file descriptor 3. */
-  readonly inherit?: number;
   /** Appends all output to this file as well (a build log). */
   readonly logFile?: string;
 }
@@ -145,10 +143,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
     env: { ...env, ...options.env, LC_ALL: 'C.UTF-8' },
     // Both streams in one, as they come, for `onLine`.
     all: options.onLine !== undefined,
-    ...(options.inherit === undefined
-      ? { stdin: options.input === undefined ? 'ignore' : 'pipe' }
-      : // execa hands a number behind the first three on as it is; its types only know it there.
-        { stdio: ['ignore', 'pipe', 'pipe', options.inherit] as unknown as NonNullable<Options['stdio']> }),
+    stdin: options.input === undefined ? 'ignore' : 'pipe',
     ...(options.input === undefined ? {} : { input: options.input }),
     ...(options.logFile === undefined
       ? {}

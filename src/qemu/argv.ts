@@ -19,13 +19,13 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
   return [
     ...base(machine),
     ...board(machine.architecture, machine.accelerator),
-    ...['-smp', `cpus=${machine.cpus}`, '-m', `size=${Math.floor(machine.memory / MiB)}M`],
+    ...['-smp', `cpus=${machine.cpus}`],
+    ...memory(machine),
     ...boot(machine),
     ...ports(),
     ...disk(machine),
     ...network(machine),
     ...entropy(),
-    ...generationId(machine.architecture),
     ...serial(machine),
     ...agent(machine),
     ...monitor(machine),
@@ -80,6 +80,20 @@ function cpuOf(architecture: Architecture, accelerator: Accelerator): string {
   return architecture === 'x86_64'
     ? optionString('max', { la57: false, cx16: false })
     : 'max,pauth-impdef=on';
+}
+
+/** The block of memory has the same name wherever it lies: a saved state names it, and only fits a machine that has it. */
+function memory({ memory: size, ram = { kind: 'own' } }: Machine): string[] {
+  const mebibytes = Math.floor(size / MiB);
+  const common = { id: 'ram0', size: mebibytes * MiB };
+  const backend =
+    ram.kind === 'own'
+      ? { 'qom-type': 'memory-backend-ram', ...common }
+      : { 'qom-type': 'memory-backend-file', ...common, 'mem-path': ram.path, share: ram.shared };
+  return [
+    ...['-m', `size=${mebibytes}M`],
+    ...['-object', JSON.stringify(backend), '-machine', 'memory-backend=ram0'],
+  ];
 }
 
 function boot({ kernel, initrd, commandLine }: Machine): string[] {
@@ -139,11 +153,6 @@ function entropy(): string[] {
   return device({ driver: 'virtio-rng-pci', id: 'entropy0' });
 }
 
-/** The guest's kernel takes new random seeds when this id changes: after a restore, that is. */
-function generationId(architecture: Architecture): string[] {
-  return architecture === 'x86_64' ? device({ driver: 'vmgenid', id: 'generation0', guid: 'auto' }) : [];
-}
-
 /** Appended to, so that the console of the boot before (a panic, say) can still be read after the next one. */
 function serial({ architecture, consoleLog, eventLog }: Machine): string[] {
   const toFile = (id: string, path: string): string[] => [
@@ -182,8 +191,8 @@ function monitor({ qmpSocket }: Machine): string[] {
 }
 
 /** `-S`: whoever restores looks first whether what was read is whole, and then says `cont`. */
-function restore({ restoreFrom }: Machine): string[] {
-  return restoreFrom === undefined ? [] : ['-incoming', `fd:${restoreFrom}`, '-S'];
+function restore({ restores }: Machine): string[] {
+  return restores ? ['-incoming', 'defer', '-S'] : [];
 }
 
 /**

@@ -1,7 +1,9 @@
 import { realpath, stat } from 'node:fs/promises';
 import { arch } from 'node:process';
+import * as v from 'valibot';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { makePrivateFolder, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { installCommand } from '../host/packages.ts';
 import { findOnPath } from '../host/programs.ts';
 import type { Architecture } from './machine.ts';
@@ -54,14 +56,7 @@ export function findQemuImg(ctx: Context): Promise<QemuBinary> {
 async function findBinary(ctx: Context, program: string): Promise<QemuBinary> {
   const binary = await findOnPath(ctx.env, program);
   if (binary === undefined) throw missing(program, `${program} is not installed, or not on PATH`);
-  const { stdout } = await ctx.run([binary, '--version'], { effect: 'read', deadline, signal: ctx.signal });
-  const version = parseVersion(stdout);
-  if (!version) {
-    throw new Failure('dependency', `${binary} does not tell its version`, {
-      hint: 'zfsdev doctor shows what is installed',
-      detail: stdout,
-    });
-  }
+  const version = await versionOf(ctx, binary);
   if (!isSupported(version)) {
     const { major, minor } = minimumVersion;
     throw missing(
@@ -70,6 +65,45 @@ async function findBinary(ctx: Context, program: string): Promise<QemuBinary> {
     );
   }
   return { binary, version };
+}
+
+/** Asked once; remembered until the program is replaced, because starting QEMU just for that is a tenth of a fork. */
+async function versionOf(ctx: Context, binary: string): Promise<QemuVersion> {
+  const print = await fingerprint(binary);
+  const known = v.safeParse(knownVersions, await readJson(ctx.paths.programs));
+  const remembered = known.success ? known.output : {};
+  const version = parseVersion(remembered[print] ?? '');
+  if (version) return version;
+  const { stdout } = await ctx.run([binary, '--version'], { effect: 'read', deadline, signal: ctx.signal });
+  const asked = parseVersion(stdout);
+  if (!asked) {
+    throw new Failure('dependency', `${binary} does not tell its version`, {
+      hint: 'zfsdev doctor shows what is installed',
+      detail: stdout,
+    });
+  }
+  if (!ctx.dryRun) await remember(ctx, { ...remembered, [print]: stdout.split('\n')[0] ?? '' });
+  return asked;
+}
+
+/** First lines of `--version` by the programs' fingerprints. */
+const knownVersions = v.record(v.string(), v.string());
+
+/** Two that remember at once may each forget the other's; it is asked again then. */
+async function remember(ctx: Context, versions: v.InferOutput<typeof knownVersions>): Promise<void> {
+  await makePrivateFolder(ctx.paths.home);
+  // Programs of yesterday are forgotten before the list grows long.
+  const recent = Object.fromEntries(Object.entries(versions).slice(-8));
+  await writeFileAtomically(ctx.paths.programs, `${JSON.stringify(recent, null, 2)}\n`);
+}
+
+async function readJson(path: string): Promise<unknown> {
+  try {
+    return JSON.parse((await readIfExists(path)) ?? '{}');
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
 }
 
 function missing(program: string, message: string): Failure {

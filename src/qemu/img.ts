@@ -178,6 +178,18 @@ export async function measure(
   return { required: bytes(found.required), fullyAllocated: bytes(found['fully-allocated']) };
 }
 
+const mapSchema = v.array(v.object({ start: v.number(), length: v.number(), data: v.boolean() }));
+
+/**
+ * Where a file has anything stored on the host: offset and length in bytes, ascending. What is left out reads as zeros,
+ * and nothing of it has to be read to know that.
+ */
+export async function dataExtents(ctx: Context, path: string): Promise<[number, number][]> {
+  // As raw: the blocks of the file itself are asked for, also of a qcow2.
+  const found = await askJson(ctx, ['map', '-U', '--output=json', '-f', 'raw', path], mapSchema);
+  return found.filter(({ data }) => data).map(({ start, length }) => [start, length]);
+}
+
 export interface CheckResult {
   /** Clusters whose content can't be trusted. */
   readonly corruptions: number;

@@ -3,6 +3,13 @@ import type { Bytes } from '../core/bytes.ts';
 export type Architecture = 'x86_64' | 'aarch64';
 export type Accelerator = 'kvm' | 'hvf' | 'tcg';
 
+/**
+ * Where the guest's memory lies. A `shared` file is written through, so that it is the saved memory once the machine
+ * stands still; any other file is only read, and a page that the guest writes becomes the machine's own.
+ */
+export type Ram =
+  { readonly kind: 'own' } | { readonly kind: 'file'; readonly path: string; readonly shared: boolean };
+
 /** All that the argv planner needs to know of one machine; every path is absolute. */
 export interface Machine {
   readonly name: string;
@@ -25,8 +32,10 @@ export interface Machine {
   readonly consoleLog: string;
   readonly eventLog: string;
   readonly pidFile: string;
-  /** Restores saved memory from this inherited file descriptor and stands still afterwards, instead of booting. */
-  readonly restoreFrom?: number;
+  /** The machine's own unless told. */
+  readonly ram?: Ram;
+  /** Waits to be told by QMP what saved state to take over, and stands still afterwards, instead of booting. */
+  readonly restores?: boolean;
 }
 
 /** The port the agent listens on in the guest (zfsdev-agent.service). */

@@ -59,6 +59,13 @@ export interface Commands {
   'query-jobs': { arguments: undefined; returns: readonly JobInfo[] };
   'job-dismiss': { arguments: { readonly id: string }; returns: Nothing };
   'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
+  'migrate-set-capabilities': {
+    arguments: {
+      readonly capabilities: readonly { readonly capability: string; readonly state: boolean }[];
+    };
+    returns: Nothing;
+  };
+  'migrate-incoming': { arguments: { readonly uri: string }; returns: Nothing };
   migrate: { arguments: { readonly uri: string }; returns: Nothing };
   'query-migrate': { arguments: undefined; returns: MigrationInfo };
 }

@@ -15,17 +15,33 @@ import { newState, type State } from './state.ts';
 export async function instanceClaims(ctx: Context): Promise<Claim[]> {
   const claims: Claim[] = [];
   for (const name of await instanceNames(ctx)) {
-    const state = (await inspect(ctx, name))?.instance?.state;
+    const found = await inspect(ctx, name);
+    const state = found?.instance?.state;
     if (!state) continue;
-    const { folder, disk } = ctx.paths.instance(name);
+    const { folder, disk, memory } = ctx.paths.instance(name);
     claims.push({
       what: `the disk of ${name}`,
       path: folder,
       bound: state.diskBound,
       allocated: await actualSize(disk),
     });
+    const spec = state.seed && found?.instance?.spec;
+    if (spec) claims.push({ ...memoryClaim(folder, spec), allocated: await actualSize(memory) });
   }
   return claims;
+}
+
+/** The memory of a machine that is there to be saved lies in a file, which holds what the guest ever touched. */
+function memoryClaim(path: string, { name, memory }: Pick<Spec, 'name' | 'memory'>): Claim {
+  return { what: `the memory of ${name}`, path, bound: memory, allocated: 0 };
+}
+
+/** What is asked for besides a spec. */
+export interface Reservation {
+  readonly overcommit: boolean;
+  readonly owner?: ProcessIdentity | undefined;
+  readonly seed?: boolean;
+  readonly diskBound?: number;
 }
 
 /**
@@ -37,18 +53,24 @@ export async function reserveInstance(
   ctx: Context,
   driver: Driver,
   spec: Spec,
-  options: { readonly overcommit: boolean; readonly owner?: ProcessIdentity | undefined },
+  options: Reservation,
 ): Promise<State> {
   const { folder, spec: specFile } = ctx.paths.instance(spec.name);
   const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
   try {
-    const own = await driver.claims(spec);
+    const own = [
+      ...(options.diskBound === undefined
+        ? await driver.claims(spec)
+        : [{ what: `the disk of ${spec.name}`, path: folder, bound: options.diskBound, allocated: 0 }]),
+      ...(options.seed ? [memoryClaim(folder, spec)] : []),
+    ];
     await checkBudget(ctx, spec, own, options.overcommit);
     await makePrivateFolder(folder);
     const state: State = {
       ...newState(driverName(ctx, spec)),
       diskBound: own[0]?.bound ?? spec.disk,
       ...(options.owner === undefined ? {} : { owner: options.owner }),
+      ...(options.seed ? { seed: true } : {}),
     };
     await writeState(ctx, spec.name, state);
     await writeFileAtomically(specFile, `${JSON.stringify(spec, null, 2)}\n`);

@@ -19,20 +19,29 @@ export interface UpOptions extends CreateOptions {
   readonly owner?: ProcessIdentity | undefined;
 }
 
+/** How an instance comes to be: how a step is told, if by one of its own, and what it takes beyond its spec. */
+export interface Making {
+  readonly title?: string;
+  /** Makes it one that is there to be saved. */
+  readonly seed?: boolean;
+  /** The bound of its disk, where it is known without asking. */
+  readonly diskBound?: number;
+}
+
 /** Admits and makes an instance by one of the ways there are; a failure leaves nothing of it. */
 export async function createBy(
   ctx: Context,
   driver: Driver,
   spec: Spec,
   options: UpOptions,
-  title: string | undefined,
+  { title, ...more }: Making,
   make: (state: State, undo: UndoStack) => Promise<Instance>,
 ): Promise<Instance> {
   return withUndo(async (undo) => {
     undo.add('the instance', () => driver.remove(spec.name));
     const admission = 'Checking the disk space of the worst case';
     const state = await step(ctx.emit, 'budget', admission, () =>
-      reserveInstance(ctx, driver, spec, { overcommit: options.overcommit, owner: options.owner }),
+      reserveInstance(ctx, driver, spec, { overcommit: options.overcommit, owner: options.owner, ...more }),
     );
     return title === undefined ? make(state, undo) : step(ctx.emit, 'fork', title, () => make(state, undo));
   });

@@ -1,27 +1,22 @@
-import { randomBytes } from 'node:crypto';
-import { open } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import type { UndoStack } from '../core/undo.ts';
 import { adoptFork } from '../guest/agent-channel.ts';
 import type { Context } from '../host/context.ts';
-import { poll, type Deadline } from '../host/deadline.ts';
+import type { Deadline } from '../host/deadline.ts';
 import { inspectImage } from '../image/store.ts';
-import { connectQmp, type Qmp } from '../qemu/qmp.ts';
+import { loadDevices } from '../qemu/device-state.ts';
+import { connectQmp } from '../qemu/qmp.ts';
 import type { Spec } from '../template/spec.ts';
 import { agentTarget } from './agent-target.ts';
-import { hostidOf } from './identity.ts';
-import { layOutInstance, type Secrets } from './instance-files.ts';
+import { adoptionOf, type Secrets } from './identity.ts';
+import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine } from './machine-process.ts';
 import { launch } from './qemu-start.ts';
 import type { State } from './state.ts';
 import { writeState } from './store.ts';
-import { fingerprintFile, type WarmManifest } from './warm-store.ts';
-
-/** A warm state that can't be forked from: its files are damaged. Nothing of it has run. */
-export class WarmDamaged extends Error {
-  override readonly name = 'WarmDamaged';
-}
+import { checkWarm, WarmDamaged } from './warm-check.ts';
+import type { WarmManifest } from './warm-store.ts';
 
 /**
  * Makes an instance from a warm state: restores its memory in a new QEMU on a fresh overlay and gives the guest an
@@ -48,54 +43,44 @@ export async function forkMachine(
     accelerator: warm.accelerator,
   };
   await writeState(ctx, spec.name, forked);
-  const whole = checkFiles(from, warm);
-  // Its outcome is asked for below; until then a failure of something else must not make it unhandled.
-  whole.catch(() => undefined);
-  const secrets = await layOutInstance(ctx, spec, forked, { image: stored.image, backing: from.disk });
-  undo.add('the running machine', () => killMachine(ctx, paths.pid));
-  const memory = await open(from.memory, 'r');
-  let running: Instance;
+  const whole = checkWarm(ctx, warm);
+  const identity = layOutIdentity(ctx, spec, forked, stored.image);
   try {
-    running = await launch(ctx, { name: spec.name, spec, state: forked }, undo, memory);
+    await layOutDisk(ctx, spec, from.disk);
+    undo.add('the running machine', () => killMachine(ctx, paths.pid));
+    const still: Instance = { name: spec.name, spec, state: forked };
+    const running = await launch(ctx, still, undo, { memory: from.memory, image: stored.image });
+    await letGo(ctx, spec, from.devices, whole, deadline);
+    await takeIdentity(ctx, running, warm, await identity, deadline);
+    const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };
+    await writeState(ctx, spec.name, started.state);
+    return started;
   } finally {
-    await memory.close();
+    // Whatever failed: nothing may write to the instance's folder any more when it is undone.
+    await Promise.allSettled([whole, identity]);
   }
-  const qmp = await connectQmp(paths.qmp, { deadline, signal: ctx.signal });
+}
+
+/** Restores the machine and has it go on, once `whole` says that all it stands on is what was saved. */
+async function letGo(
+  ctx: Context,
+  { name }: Spec,
+  devices: string,
+  whole: Promise<void>,
+  deadline: Deadline,
+): Promise<void> {
+  const patience = { deadline, signal: ctx.signal };
+  const qmp = await connectQmp(ctx.paths.instance(name).qmp, patience);
   try {
-    await waitUntilRestored(ctx, spec, qmp, deadline);
+    await loadDevices(qmp, devices, patience).catch(async (error: unknown) => {
+      await whole;
+      if (!(error instanceof Failure) || error.reason !== 'process') throw error;
+      throw new WarmDamaged(`QEMU could not restore "${name}" from it`);
+    });
     await whole;
     await qmp.execute('cont');
   } finally {
     qmp.close();
-  }
-  await takeIdentity(ctx, running, warm, secrets, deadline);
-  const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };
-  await writeState(ctx, spec.name, started.state);
-  return started;
-}
-
-/** @throws WarmDamaged if a file isn't what was saved. */
-async function checkFiles(
-  from: { readonly memory: string; readonly disk: string },
-  warm: WarmManifest,
-): Promise<void> {
-  const [memory, disk] = await Promise.all([fingerprintFile(from.memory), fingerprintFile(from.disk)]);
-  if (memory.sha256 !== warm.memory.sha256) throw new WarmDamaged('its memory file has changed');
-  if (disk.sha256 !== warm.disk.sha256) throw new WarmDamaged('its disk has changed');
-}
-
-async function waitUntilRestored(ctx: Context, spec: Spec, qmp: Qmp, deadline: Deadline): Promise<void> {
-  try {
-    await poll(
-      'the restore',
-      async () => ((await qmp.execute('query-status')).status === 'inmigrate' ? undefined : true),
-      { deadline, signal: ctx.signal, longest: 10 },
-    );
-  } catch (error) {
-    // QEMU ends when it can't make sense of what it reads.
-    if (error instanceof Failure && error.reason === 'process')
-      throw new WarmDamaged(`QEMU could not restore "${spec.name}"`);
-    throw error;
   }
 }
 
@@ -110,20 +95,10 @@ async function takeIdentity(
     ...agentTarget(ctx, { name, spec, state, ...rest }),
     secret: () => Promise.resolve(warm.agentKey),
   };
-  const facts = await adoptFork(
-    target,
-    {
-      hostname: name,
-      machineId: state.machineId,
-      hostid: hostidOf(state),
-      mac: state.mac,
-      sshHostKey: secrets.hostKey.privateKey,
-      sshHostPublicKey: secrets.hostKey.publicKey,
-      agentKey: secrets.agentKey,
-      entropy: randomBytes(64).toString('hex'),
-    },
-    { deadline, signal: ctx.signal },
-  );
+  const facts = await adoptFork(target, adoptionOf({ name, state }, secrets), {
+    deadline,
+    signal: ctx.signal,
+  });
   const health = spec.pool && facts.pools.find((pool) => pool.name === spec.pool?.name)?.health;
   if (spec.pool && health !== 'ONLINE') {
     throw new Failure(

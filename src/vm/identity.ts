@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import type { Adoption } from '../guest/agent-channel.ts';
 import type { KeyPair } from '../guest/keys.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import type { Spec } from '../template/spec.ts';
+import type { Instance } from './instance.ts';
 
 /** What makes a machine itself. */
 export interface Identity {
@@ -20,6 +22,30 @@ export function newIdentity(): Identity {
 /** The eight digits of /etc/hostid, which ZFS goes by: derived, so that they are as stable and unique as the machine id. */
 export function hostidOf({ machineId }: Identity): string {
   return machineId.slice(0, 8);
+}
+
+/** The secrets that were made for an instance. */
+export interface Secrets {
+  readonly hostKey: KeyPair;
+  /** 64 hexadecimal digits. */
+  readonly agentKey: string;
+}
+
+/** All that a machine forked from saved memory is told to become this instance. */
+export function adoptionOf(
+  { name, state }: Pick<Instance, 'name' | 'state'>,
+  { hostKey, agentKey }: Secrets,
+): Omit<Adoption, 'time'> {
+  return {
+    hostname: name,
+    machineId: state.machineId,
+    hostid: hostidOf(state),
+    mac: state.mac,
+    sshHostKey: hostKey.privateKey,
+    sshHostPublicKey: hostKey.publicKey,
+    agentKey,
+    entropy: randomBytes(64).toString('hex'),
+  };
 }
 
 /** What the guest gets to run the command channel. */

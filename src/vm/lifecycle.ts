@@ -11,14 +11,16 @@ import type { Driver } from './driver.ts';
 import { driverFor } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
 import { createBy, type UpOptions } from './creation.ts';
-import { WarmDamaged } from './fork.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
+import { WarmDamaged } from './warm-check.ts';
 import { condemnWarm } from './warm-store.ts';
 import { warmStateFor } from './warm.ts';
 
 export interface UpResult {
   readonly outcome: 'created' | 'started' | 'already-running';
   readonly instance: Instance;
+  /** The health of its pool, where the guest has just told it: a fork does. */
+  readonly poolHealth?: string;
 }
 
 /** Runs `work` while nobody else can change the instance. */
@@ -51,7 +53,7 @@ export async function up(ctx: Context, spec: Spec, options: UpOptions): Promise<
       return { outcome: 'started', instance: await startLocked(ctx, instance, options.deadline) };
     }
     if (found) await driver.remove(spec.name);
-    return { outcome: 'created', instance: await createAndStart(ctx, driver, spec, options) };
+    return { outcome: 'created', ...(await createAndStart(ctx, driver, spec, options)) };
   });
 }
 
@@ -60,13 +62,16 @@ async function createAndStart(
   driver: Driver,
   spec: Spec,
   options: UpOptions,
-): Promise<Instance> {
+): Promise<Omit<UpResult, 'outcome'>> {
   const warm = options.cold ? undefined : await warmStateFor(ctx, driver, spec, options);
   if (warm) {
     try {
-      return await createBy(ctx, driver, spec, options, 'Forking the warm machine', (state, undo) =>
+      const making = { title: 'Forking the warm machine', diskBound: warm.manifest.diskBound };
+      const instance = await createBy(ctx, driver, spec, options, making, (state, undo) =>
         warm.fork(spec, state, warm.manifest, undo, options.deadline),
       );
+      // A fork whose pool is anything else is refused. The first one shows all, as a boot does.
+      return { instance, ...(spec.pool && !warm.fresh ? { poolHealth: 'ONLINE' } : {}) };
     } catch (error) {
       if (!(error instanceof WarmDamaged)) throw error;
       await condemnWarm(ctx, warm.manifest.key);
@@ -74,10 +79,10 @@ async function createAndStart(
       ctx.emit({ type: 'notice', level: 'warning', text });
     }
   }
-  return createBy(ctx, driver, spec, options, undefined, async (state, undo) => {
-    const instance = await driver.create(spec, state, options);
-    return driver.start(instance, undo, options.deadline);
-  });
+  const instance = await createBy(ctx, driver, spec, options, {}, async (state, undo) =>
+    driver.start(await driver.create(spec, state, options), undo, options.deadline),
+  );
+  return { instance };
 }
 
 /** @throws Failure `wrong-state` if it runs already. */

@@ -22,7 +22,7 @@ import type { Spec } from '../template/spec.ts';
 import type { CreateOptions, Driver, StopOptions } from './driver.ts';
 import { saveWarm } from './warm-save.ts';
 import { forkMachine } from './fork.ts';
-import { layOutInstance } from './instance-files.ts';
+import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import { agentTarget } from './agent-target.ts';
@@ -94,7 +94,7 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
     'disk',
     'Creating its disk',
     async () => {
-      await layOutInstance(ctx, spec, state, { image, backing: image.disk });
+      await Promise.all([layOutDisk(ctx, spec, image.disk), layOutIdentity(ctx, spec, state, image)]);
       const created: State = { ...state, phase: 'created', imageDigest: image.digest };
       await writeState(ctx, spec.name, created);
       return { name: spec.name, spec, state: created };

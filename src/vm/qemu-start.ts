@@ -1,11 +1,11 @@
-import { chmod, rename, rm, type FileHandle } from 'node:fs/promises';
+import { chmod, rename, rm } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { exists, readIfExists } from '../host/files.ts';
-import { inspectImage } from '../image/store.ts';
+import { inspectImage, type Image } from '../image/store.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { findQemu, hostArchitecture } from '../qemu/binary.ts';
@@ -83,15 +83,19 @@ async function withAccelerator(ctx: Context, instance: Instance): Promise<Instan
 /** A port that was free a moment ago may be taken now; then QEMU says so at once and another one is tried. */
 const portAttempts = 5;
 
-/**
- * Starts QEMU in the background. With `restore` it reads saved memory from that file and then stands still, until it is
- * told to go on.
- */
+/** What a machine that does not boot but is restored stands on. */
+export interface Restored {
+  /** The file with the saved memory. */
+  readonly memory: string;
+  readonly image: Image;
+}
+
+/** Starts QEMU in the background; one that is restored waits for its saved state. */
 export async function launch(
   ctx: Context,
   instance: Instance,
   undo: UndoStack,
-  restore?: FileHandle,
+  restored?: Restored,
 ): Promise<Instance> {
   const paths = ctx.paths.instance(instance.name);
   await Promise.all(
@@ -113,13 +117,12 @@ export async function launch(
     await writeState(ctx, instance.name, state);
     const candidate: Instance = { ...instance, state };
     try {
-      const argv = await argvOf(ctx, candidate, restore !== undefined);
+      const argv = await argvOf(ctx, candidate, restored);
       // It goes on in the background by itself, so it is never interrupted half-way: whatever runs has a pid file.
       await ctx.run(argv, {
         effect: 'write',
         deadline: 60_000,
         detached: true,
-        ...(restore === undefined ? {} : { inherit: restore.fd }),
       });
       await Promise.all([paths.qmp, paths.agent].map((path) => chmod(path, 0o600)));
       return candidate;
@@ -141,22 +144,37 @@ function atStart(error: unknown, name: InstanceName): unknown {
   });
 }
 
-async function argvOf(ctx: Context, instance: Instance, restores: boolean): Promise<[string, ...string[]]> {
-  const found = await inspectImage(ctx.paths.images, instance.state.imageDigest);
-  if (found?.state !== 'whole') {
-    throw new Failure(
-      'image',
-      `the image "${instance.name}" stands on is ${found ? `broken: ${found.reason}` : 'gone'}`,
-      {
-        hint: 'zfsdev image build builds the present one; if its digest is the same, the instance works again',
-        data: { digest: instance.state.imageDigest },
-      },
-    );
-  }
+async function argvOf(
+  ctx: Context,
+  instance: Instance,
+  restored: Restored | undefined,
+): Promise<[string, ...string[]]> {
   const { binary } = await findQemu(ctx, hostArchitecture());
-  const machine = machineOf(ctx, instance, found.image.kernel);
-  // The file that is handed over is the first after standard input, output and error.
-  return [binary, ...planArgv(restores ? { ...machine, restoreFrom: 3 } : machine)];
+  if (!restored)
+    return [binary, ...planArgv(machineOf(ctx, instance, (await imageOf(ctx, instance)).kernel))];
+  const { memory, image } = restored;
+  const machine: Machine = {
+    ...machineOf(ctx, instance, image.kernel),
+    // Never run, as the kernel is in the saved memory; its own is still being written.
+    initrd: image.initrd,
+    ram: { kind: 'file', path: memory, shared: false },
+    restores: true,
+  };
+  return [binary, ...planArgv(machine)];
+}
+
+/** @throws Failure `image` if it is gone or broken. */
+async function imageOf(ctx: Context, { name, state }: Instance): Promise<Image> {
+  const found = await inspectImage(ctx.paths.images, state.imageDigest);
+  if (found?.state === 'whole') return found.image;
+  throw new Failure(
+    'image',
+    `the image "${name}" stands on is ${found ? `broken: ${found.reason}` : 'gone'}`,
+    {
+      hint: 'zfsdev image build builds the present one; if its digest is the same, the instance works again',
+      data: { digest: state.imageDigest },
+    },
+  );
 }
 
 /** The planner's view of an instance. */
@@ -172,6 +190,7 @@ export function machineOf(ctx: Context, { name, spec, state }: Instance, kernel:
     initrd: paths.initrd,
     commandLine: kernelCommandLine(hostArchitecture()),
     disk: paths.disk,
+    ...(state.seed ? { ram: { kind: 'file', path: paths.memory, shared: true } } : {}),
     mac: state.mac,
     sshPort: state.sshPort ?? 0,
     commandPort: state.commandPort ?? 0,

@@ -38,7 +38,7 @@ function probesOf(spec: Spec): Probe[] {
       step: 'channel',
       title: 'Waiting for the command channel',
       passes: (event) => event === 'ready',
-      hint: 'sshd in the guest did not come up; the console tells why',
+      hint: 'the agent or ssh in the guest did not come up; the console tells why',
     },
   ];
 }

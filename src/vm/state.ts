@@ -31,6 +31,8 @@ const schema = v.object({
   sshPort: v.optional(v.number()),
   /** Of 127.0.0.1, while it runs: the agent's. */
   commandPort: v.optional(v.number()),
+  /** Its memory lies in a file, and it is there only to be saved as a warm state. */
+  seed: v.optional(v.literal(true)),
   /** The warm state its disk stands on; absent for one that booted from the image. */
   warm: v.optional(v.string()),
   /** The process a disposable machine belongs to; without it nobody needs the machine any more. */

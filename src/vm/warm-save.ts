@@ -1,40 +1,49 @@
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { withUndo } from '../core/undo.ts';
-import { agentChannel, askFacts } from '../guest/agent-channel.ts';
-import { quote } from '../guest/quote.ts';
+import { adoptFork, agentChannel, type Patience } from '../guest/agent-channel.ts';
+import { newHostKey } from '../guest/keys.ts';
 import type { Context } from '../host/context.ts';
-import { deadlineIn, poll } from '../host/deadline.ts';
+import { deadlineIn } from '../host/deadline.ts';
+import { recordFile } from './file-record.ts';
 import { makePrivateFolder, readIfExists } from '../host/files.ts';
-import { connectQmp, type Qmp } from '../qemu/qmp.ts';
+import { saveDevices } from '../qemu/device-state.ts';
+import { connectQmp } from '../qemu/qmp.ts';
 import { agentTarget } from './agent-target.ts';
+import { adoptionOf } from './identity.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import type { WarmKey } from './warm-key.ts';
-import { fingerprintFile, hostCpu, warmFormat, writeManifest } from './warm-store.ts';
+import { hostCpu, warmFormat, writeManifest } from './warm-store.ts';
 
 const saveDeadline = 10 * 60_000;
+const rehearsals = 2;
 
 /**
- * Saves a machine that is ready: its memory to a file, its disk as it stands, under `warm/<key>`; the machine ends.
- * Written beside and renamed when whole.
+ * Saves a machine that is ready and whose memory lies in a file: its memory, devices and disk, under `warm/<key>`; the
+ * machine ends. Written beside and renamed when whole. The caller holds the lock of this key.
  */
 export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey): Promise<void> {
-  const building = join(ctx.paths.warm, `.building-${warm.key.slice(0, 12)}-${process.pid}`);
+  const paths = ctx.paths.instance(instance.name);
+  const prefix = buildingPrefix(warm.key);
+  const building = join(ctx.paths.warm, `${prefix}${process.pid}`);
   const target = ctx.paths.warmState(warm.key).folder;
   await makePrivateFolder(ctx.paths.warm);
+  await sweep(ctx, prefix);
   await withUndo(async (undo) => {
     undo.add('the half-made warm state', () => rm(building, { recursive: true, force: true }));
     await mkdir(building, { mode: 0o700 });
     await settle(ctx, instance);
-    await writeMemory(ctx, instance, join(building, 'memory'));
-    const paths = ctx.paths.instance(instance.name);
+    await writeDevices(ctx, instance, join(building, 'devices'));
+    await rename(paths.memory, join(building, 'memory'));
     await rename(paths.disk, join(building, 'disk.qcow2'));
-    const [memory, disk] = await Promise.all(
-      ['memory', 'disk.qcow2'].map((name) => fingerprintFile(join(building, name))),
-    );
-    if (!memory || !disk) throw new Error('two files give two fingerprints');
+    const record = (name: string): ReturnType<typeof recordFile> => recordFile(ctx, join(building, name));
+    const [memory, devices, disk] = await Promise.all([
+      record('memory'),
+      record('devices'),
+      record('disk.qcow2'),
+    ]);
     await writeManifest(building, {
       format: warmFormat,
       key: warm.key,
@@ -50,6 +59,7 @@ export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey):
       mac: instance.state.mac,
       agentKey: ((await readIfExists(paths.agentKey)) ?? '').trim(),
       memory,
+      devices,
       disk,
     });
     // What is left of a damaged one with this key must not be in the way.
@@ -58,12 +68,26 @@ export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey):
   });
 }
 
-/** Brings everything to disk, drops what memory can do without, and runs the paths a fork will take at once. */
+function buildingPrefix(key: string): string {
+  return `.building-${key.slice(0, 12)}-`;
+}
+
+/** Removes what a killed process left half-made; whoever holds the lock of a key is the only one who makes it. */
+async function sweep(ctx: Context, prefix: string): Promise<void> {
+  const names = await readdir(ctx.paths.warm);
+  const left = names.filter((name) => name.startsWith(prefix));
+  await Promise.all(left.map((name) => rm(join(ctx.paths.warm, name), { recursive: true, force: true })));
+}
+
+/**
+ * Brings everything to disk, and runs the paths a fork will take at once. The guest's page cache stays: to drop it makes
+ * the file no smaller, as freed pages keep what was in them, and forks would read it all again.
+ */
 async function settle(ctx: Context, instance: Instance): Promise<void> {
   const target = agentTarget(ctx, instance);
   const patience = { deadline: deadlineIn(120_000), signal: ctx.signal };
   const channel = agentChannel(ctx, { ...target, fallback: noTerminal });
-  const script = `${instance.spec.pool ? 'zpool sync && ' : ''}sync && echo 3 > /proc/sys/vm/drop_caches`;
+  const script = `${instance.spec.pool ? 'zpool sync && ' : ''}sync`;
   const { exitCode, stderr } = await channel.exec(['sh', '-c', script], {
     deadline: 120_000,
     signal: ctx.signal,
@@ -72,11 +96,15 @@ async function settle(ctx: Context, instance: Instance): Promise<void> {
     throw new Failure('guest', 'the machine could not be brought to rest before it is saved', {
       detail: stderr,
     });
-  // The second time the agent's code is compiled and its pages are there.
-  for (let round = 0; round < 5; round += 1) {
-    await channel.exec(['true'], { deadline: 60_000, signal: ctx.signal });
-    await askFacts(target, patience);
-  }
+  await rehearse(ctx, instance, patience);
+}
+
+/** Has the machine adopt itself, so that a fork finds the code for it compiled and in memory. */
+async function rehearse(ctx: Context, instance: Instance, patience: Patience): Promise<void> {
+  const target = agentTarget(ctx, instance);
+  const secrets = { hostKey: await newHostKey(ctx, instance.name), agentKey: await target.secret() };
+  for (let round = 0; round < rehearsals; round += 1)
+    await adoptFork(target, adoptionOf(instance, secrets), patience);
 }
 
 /** A machine about to be saved has no terminals. */
@@ -88,28 +116,15 @@ const noTerminal = {
   close: () => Promise.resolve(),
 };
 
-async function writeMemory(ctx: Context, instance: Instance, file: string): Promise<void> {
+async function writeDevices(ctx: Context, instance: Instance, file: string): Promise<void> {
   const paths = ctx.paths.instance(instance.name);
-  const deadline = deadlineIn(saveDeadline);
-  const qmp = await connectQmp(paths.qmp, { deadline, signal: ctx.signal });
+  const patience = { deadline: deadlineIn(saveDeadline), signal: ctx.signal };
+  const qmp = await connectQmp(paths.qmp, patience);
   try {
-    await qmp.execute('stop');
-    // A shell of QEMU's own, the only way that 7.2 has; the path is quoted in the one place that quotes. QEMU's umask
-    // makes the file 0640, and its folder is 0700.
-    await qmp.execute('migrate', { uri: `exec:cat > ${quote(file)}` });
-    await poll('saving the memory', () => migrated(qmp), { deadline, signal: ctx.signal, longest: 50 });
+    await saveDevices(qmp, file, patience);
     await qmp.execute('quit');
   } finally {
     qmp.close();
   }
   await waitForEnd(ctx, paths.pid, 60_000, ctx.signal).catch(() => killMachine(ctx, paths.pid));
-}
-
-async function migrated(qmp: Qmp): Promise<true | undefined> {
-  const { status, 'error-desc': words } = await qmp.execute('query-migrate');
-  if (status === 'completed') return true;
-  if (status !== 'failed' && status !== 'cancelled') return undefined;
-  throw new Failure('process', `QEMU could not save the memory${words ? `: ${words}` : ''}`, {
-    hint: 'zfsdev list and df tell whether there is room; up --cold goes without',
-  });
 }

@@ -1,19 +1,16 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import * as v from 'valibot';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { fileRecordSchema } from './file-record.ts';
 import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { inspect, instanceNames } from './store.ts';
 
 /** Raised whenever an older zfsdev could not fork from a newer warm state, or the other way round. */
-export const warmFormat = 1;
-
-const fileSchema = v.object({ size: v.number(), sha256: v.string() });
+export const warmFormat = 2;
 
 const manifestSchema = v.object({
   format: v.literal(warmFormat),
@@ -32,8 +29,10 @@ const manifestSchema = v.object({
   mac: v.string(),
   /** Secret of the saved machine's agent; every fork gets one of its own. */
   agentKey: v.string(),
-  memory: fileSchema,
-  disk: fileSchema,
+  /** The guest's memory as it stands in a file that forks map; everything but zeros is recorded. */
+  memory: fileRecordSchema,
+  devices: fileRecordSchema,
+  disk: fileRecordSchema,
 });
 
 export type WarmManifest = v.InferOutput<typeof manifestSchema>;
@@ -59,13 +58,15 @@ export function hostCpu(): string {
 export async function inspectWarm(ctx: Context, key: string): Promise<WarmState | undefined> {
   const paths = ctx.paths.warmState(key);
   const text = await readIfExists(paths.manifest);
-  const actual = (await actualSize(paths.memory)) + (await actualSize(paths.disk));
+  const sizes = await Promise.all([paths.memory, paths.devices, paths.disk].map(actualSize));
+  const actual = sizes.reduce((sum, size) => sum + size, 0);
   if (text === undefined)
     return actual > 0 ? { state: 'broken', key, reason: 'manifest.json is missing', actual } : undefined;
   try {
     const manifest = v.parse(manifestSchema, JSON.parse(text));
     for (const [path, { size }] of [
       [paths.memory, manifest.memory],
+      [paths.devices, manifest.devices],
       [paths.disk, manifest.disk],
     ] as const) {
       const length = (await stat(path)).size;
@@ -131,19 +132,12 @@ export async function removeWarm(ctx: Context, key: string): Promise<void> {
 export async function condemnWarm(ctx: Context, key: string): Promise<void> {
   const paths = ctx.paths.warmState(key);
   await rm(paths.manifest, { force: true });
-  await rm(paths.memory, { force: true });
+  await Promise.all([paths.memory, paths.devices].map((path) => rm(path, { force: true })));
   if (!(await warmUsers(ctx)).has(key)) await rm(paths.folder, { recursive: true, force: true });
 }
 
 export async function writeManifest(folder: string, manifest: WarmManifest): Promise<void> {
   await writeFileAtomically(join(folder, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
-}
-
-/** Length and checksum of a file. */
-export async function fingerprintFile(path: string): Promise<{ size: number; sha256: string }> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 4 * 1024 * 1024 }), hash);
-  return { size: (await stat(path)).size, sha256: hash.digest('hex') };
 }
 
 /** sha256 of a small file, in hex. */

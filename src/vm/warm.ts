@@ -13,6 +13,8 @@ import { condemnWarm, inspectWarm, type WarmManifest } from './warm-store.ts';
 /** A warm state, and the driver's way to fork from it. */
 export interface Forkable {
   readonly manifest: WarmManifest;
+  /** It was made now, by booting. */
+  readonly fresh: boolean;
   readonly fork: NonNullable<Driver['fork']>;
 }
 
@@ -30,12 +32,12 @@ export async function warmStateFor(
   if (!fork || !saveWarm) return undefined;
   const key = await warmKeyOf(ctx, spec);
   const present = await wholeWarm(ctx, key);
-  if (present) return { manifest: present, fork };
+  if (present) return { manifest: present, fresh: false, fork };
   // Two first ups at once save one state: the second waits for the first one's.
   const held = await lockWaiting(ctx.paths.lock(`warm-${key.key.slice(0, 12)}`), ctx.signal);
   try {
     const made = (await wholeWarm(ctx, key)) ?? (await makeWarm(ctx, driver, saveWarm, spec, key, options));
-    return made && { manifest: made, fork };
+    return made && { manifest: made, fresh: true, fork };
   } catch (error) {
     if (!(error instanceof Failure) || !['process', 'files', 'no-space'].includes(error.reason)) throw error;
     const text = `no warm state could be saved (${messageOf(error)}); booting without one`;
@@ -72,7 +74,7 @@ async function makeWarm(
     // What a killed process left of an earlier attempt.
     await driver.remove(name);
     const seedSpec = { ...spec, name };
-    const instance = await createBy(ctx, driver, seedSpec, options, undefined, async (state, undo) =>
+    const instance = await createBy(ctx, driver, seedSpec, options, { seed: true }, async (state, undo) =>
       driver.start(await driver.create(seedSpec, state, options), undo, options.deadline),
     );
     await step(ctx.emit, 'warm', 'Saving it as a warm machine', () => saveWarm(instance, key));

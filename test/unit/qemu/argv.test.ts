@@ -45,6 +45,8 @@ test('a machine under TCG', () => {
       "-cpu max,la57=off,cx16=off",
       "-smp cpus=2",
       "-m size=2048M",
+      "-object {"qom-type":"memory-backend-ram","id":"ram0","size":2147483648}",
+      "-machine memory-backend=ram0",
       "-kernel /h/images/d/vmlinuz",
       "-initrd /h/instances/zfs-test/initrd",
       "-append console=ttyS0 root=/dev/vda",
@@ -60,7 +62,6 @@ test('a machine under TCG', () => {
       "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:40022-:22,hostfwd=tcp:127.0.0.1:41023-:1023",
       "-device {"driver":"virtio-net-pci","id":"nic0","netdev":"net0","mac":"52:54:00:01:02:03","romfile":""}",
       "-device {"driver":"virtio-rng-pci","id":"entropy0"}",
-      "-device {"driver":"vmgenid","id":"generation0","guid":"auto"}",
       "-chardev file,id=console,path=/h/instances/zfs-test/console.log,append=on",
       "-serial chardev:console",
       "-chardev file,id=events,path=/h/instances/zfs-test/events.log,append=on",
@@ -87,7 +88,7 @@ test('KVM and hvf take the host CPU, and nothing else changes', () => {
   expect(tcg.filter((line) => !hvf.includes(line) && line.startsWith('-sandbox'))).toHaveLength(1);
 });
 
-test('arm64 has its own board, its second port on PCI, and no generation id', () => {
+test('arm64 has its own board and its second port on PCI', () => {
   const x86 = lines(planArgv(machine, 'linux'));
   const arm = lines(planArgv({ ...machine, architecture: 'aarch64' }, 'linux'));
   expect(arm.filter((line) => !x86.includes(line))).toMatchInlineSnapshot(`
@@ -97,7 +98,22 @@ test('arm64 has its own board, its second port on PCI, and no generation id', ()
       "-device {"driver":"pci-serial","id":"serial1","chardev":"events"}",
     ]
   `);
-  expect(arm.filter((line) => line.includes('vmgenid'))).toEqual([]);
+});
+
+test('a machine to be saved writes its memory through to a file, and its forks only read it', () => {
+  const own = lines(planArgv(machine, 'linux'));
+  const differing = (other: Partial<Machine>): string[] =>
+    lines(planArgv({ ...machine, ...other }, 'linux')).filter((line) => !own.includes(line));
+  const seed = differing({ ram: { kind: 'file', path: '/h/a,"b"/memory', shared: true } });
+  expect(seed).toEqual([
+    '-object {"qom-type":"memory-backend-file","id":"ram0","size":2147483648,"mem-path":"/h/a,\\"b\\"/memory","share":true}',
+  ]);
+  const fork = differing({ ram: { kind: 'file', path: '/h/memory', shared: false }, restores: true });
+  expect(fork).toEqual([
+    '-object {"qom-type":"memory-backend-file","id":"ram0","size":2147483648,"mem-path":"/h/memory","share":false}',
+    '-incoming defer',
+    '-S',
+  ]);
 });
 
 test('paths with commas, spaces and quotes reach QEMU whole', () => {
