@@ -2,6 +2,7 @@ import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { MiB } from '../src/core/bytes.ts';
+import { forkFigures } from './forks.ts';
 import { median, seconds } from './measure.ts';
 import type { Figure } from './report.ts';
 
@@ -9,7 +10,7 @@ const zfsdev = ['node', 'dist/zfsdev.js'] as const;
 const coldRuns = 3;
 
 /** The image, and a machine made from it; nothing else may run on the machine meanwhile. */
-export function machineFigures(home: string): Figure[] {
+export async function machineFigures(home: string): Promise<Figure[]> {
   const env = { ZFSDEV_HOME: home };
   const figures: Figure[] = [];
   const images = json(env, 'image', 'list').images as {
@@ -71,38 +72,7 @@ export function machineFigures(home: string): Figure[] {
       met: bytesAfterUp <= 60 * MiB,
       values: { bytes: bytesAfterUp },
     },
-    ...warmFigures(env, median(ups)),
-  ];
-}
-
-/** A fork against the boot measured beside it, and a disposable machine against a fork. */
-function warmFigures(env: Readonly<Record<string, string>>, cold: number): Figure[] {
-  const up = (): number => seconds([...zfsdev, 'up', 'zfs-test', '--name', 'bench'], env);
-  const gone = (): number => seconds([...zfsdev, 'delete', '--force', 'bench'], env);
-  const runs: { up: number; run: number }[] = [];
-  for (let i = 0; i < 5; i += 1) {
-    const fork = up();
-    gone();
-    runs.push({ up: fork, run: seconds([...zfsdev, 'run', 'zfs-test', '--', 'true'], env) });
-  }
-  const warm = median(runs.map((each) => each.up));
-  const ratio = median(runs.map((each) => each.run / each.up));
-  const one = median(runs.map((each) => each.run));
-  return [
-    {
-      what: 'warm `up zfs-test` against the cold one',
-      measured: `${warm.toFixed(2)} s, ${(cold / warm).toFixed(1)} x faster`,
-      asked: 'at least 20 x faster',
-      met: cold / warm >= 20,
-      values: { warm, cold },
-    },
-    {
-      what: '`run zfs-test -- true` against warm `up`, its deletion included',
-      measured: `${ratio.toFixed(2)} x`,
-      asked: 'at most 1.5 x',
-      met: ratio <= 1.5,
-      values: { run: one, up: warm },
-    },
+    ...(await forkFigures(home, median(ups))),
   ];
 }
 

@@ -11,7 +11,7 @@ const quick = process.argv.includes('--quick');
 const kept = process.env['ZFSDEV_BENCH_HOME'];
 const home = kept ?? (await mkdtemp(join(tmpdir(), 'zfsdev-bench-')));
 try {
-  const figures: Figure[] = [...(await commandLineFigures()), ...(quick ? [] : machineFigures(home))];
+  const figures: Figure[] = [...(await commandLineFigures()), ...(quick ? [] : await machineFigures(home))];
   const document = { machine: describeMachine(), date: new Date().toISOString().slice(0, 10), figures };
   await mkdir('bench', { recursive: true });
   await writeFile('bench/results.json', `${JSON.stringify(document, null, 2)}\n`);

@@ -331,6 +331,15 @@ function declareWarm(program: Command, perform: Perform): void {
       .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
       .addOption(mirror())
       .addOption(timeout('10m'));
+  specOptions(warm.command('key').argument('<template>', 'a template or a YAML file'))
+    .description('print the key of the saved machine that fits here, for a cache in CI')
+    .addOption(json())
+    .action((template: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('./commands/warm.ts')).key(session, template, options),
+      );
+    });
   specOptions(warm.command('build').argument('<template>', 'a template or a YAML file'))
     .description('boot a machine and save it, unless that was done before')
     .addOption(dryRun())

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { under, type AgentConfig } from './config.ts';
 import type { KernelCalls } from './kernel-calls.ts';
 import type { Adoption } from './protocol.ts';
@@ -87,13 +87,14 @@ function announceAddress(config: AgentConfig): void {
   if (existsSync(setting)) writeFileSync(setting, '1\n');
 }
 
-/** Readers see the old file or the new one, whole. Not flushed: the seed writes the same at the next boot. */
+/**
+ * Written in place and not flushed: renaming would double what an emulated machine has to do here, nobody reads these files
+ * meanwhile, and the seed writes the same at the next boot.
+ */
 function replace(config: AgentConfig, path: string, content: string | Uint8Array, mode: number): void {
   const target = under(config, path);
-  const beside = `${target}.zfsdev-new`;
-  rmSync(beside, { force: true });
-  writeFileSync(beside, content, { mode });
-  renameSync(beside, target);
+  writeFileSync(target, content, { mode });
+  chmodSync(target, mode);
 }
 
 function step(name: string, work: () => void): void {

@@ -1,16 +1,16 @@
-import { createInterface } from 'node:readline';
-import { PassThrough, Readable } from 'node:stream';
 import { ExitCode, Failure, messageOf } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
+import { ownIdentity } from '../host/process-identity.ts';
 import { printable } from '../host/run.ts';
-import type { Streams } from '../guest/channel.ts';
 import { resolveSpec } from '../template/resolve.ts';
 import type { Spec } from '../template/spec.ts';
 import { duration } from '../ui/progress.ts';
 import { table } from '../ui/table.ts';
-import { disown, disposableName, machinesInMemory, reap, thisProcess } from '../vm/disposable.ts';
+import { runBatch } from '../vm/batch.ts';
+import { disown, disposableName, machinesInMemory, reap } from '../vm/disposable.ts';
 import { channelTo, remove, up } from '../vm/lifecycle.ts';
+import { asJson, prefixed, type LineStreams } from './line-streams.ts';
 import type { Session } from './session.ts';
 import { resolveFlags, type UpCommandOptions } from './up.ts';
 
@@ -49,17 +49,23 @@ export async function run(
   await reap(ctx);
   const { count } = job;
   if (count === 1) {
-    const outcome = await one(session, job, 0, undefined);
+    const outcome = await one(session, job, 0, session.json ? asJson(session, 0) : undefined);
     if (outcome.failure instanceof Error) throw outcome.failure;
+    if (session.json) await report(session, [outcome]);
     return outcome.exitCode;
   }
-  const outcomes = await atMost(machinesInMemory(job.spec), count, (index) =>
-    one(session, job, index, prefixed(index)),
+  const limit = await machinesInMemory(ctx, job.spec);
+  const foundNoRoom = ({ failure }: Result): boolean =>
+    failure instanceof Failure && failure.reason === 'no-space';
+  const outcomes = await runBatch({ count, limit, foundNoRoom }, (index) =>
+    one(session, job, index, session.json ? asJson(session, index) : prefixed(index)),
   );
   await report(session, outcomes);
   if (ctx.signal.aborted) throw new Failure('interrupted', 'interrupted');
   return outcomes.find(({ exitCode }) => exitCode !== 0)?.exitCode ?? ExitCode.done;
 }
+
+type Result = Outcome & { readonly failure?: unknown };
 
 interface Job {
   readonly spec: Spec;
@@ -107,14 +113,11 @@ async function one(
   session: Session,
   job: Job,
   index: number,
-  streams: Streams | undefined,
-): Promise<Outcome & { readonly failure?: unknown }> {
+  streams: LineStreams | undefined,
+): Promise<Result> {
   const began = performance.now();
   const spec: Spec = { ...job.spec, name: disposableName(job.spec) };
-  const done = (
-    exitCode: number,
-    more: Partial<Outcome> & { failure?: unknown } = {},
-  ): Outcome & { failure?: unknown } => ({
+  const done = (exitCode: number, more: Partial<Result> = {}): Result => ({
     name: spec.name,
     exitCode,
     milliseconds: performance.now() - began,
@@ -122,11 +125,13 @@ async function one(
   });
   try {
     const exitCode = await inMachine(session, job, spec, index, streams);
+    await streams?.end();
     const kept = exitCode !== 0 && job.options.keepOnFailure === true;
     if (kept) await keep(session, spec.name);
     else await remove(session.ctx, spec.name, { force: true });
     return done(exitCode, { kept });
   } catch (error) {
+    await streams?.end();
     await discard(session, spec.name, job.options.keepOnFailure === true);
     return done(ExitCode.wrapper, { error: messageOf(error), failure: error });
   }
@@ -137,7 +142,7 @@ async function inMachine(
   job: Job,
   spec: Spec,
   index: number,
-  streams: Streams | undefined,
+  streams: LineStreams | undefined,
 ): Promise<number> {
   const { ctx } = session;
   const { options } = job;
@@ -146,7 +151,7 @@ async function inMachine(
     overcommit: options.overcommit === true,
     cold: options.cold === true,
     // Kept on failure means that it outlives this process; it is given up only then.
-    owner: await thisProcess(ctx),
+    owner: await ownIdentity(ctx.run),
     ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
   });
   const channel = await channelTo(ctx, spec.name, streams);
@@ -181,27 +186,6 @@ async function discard(session: Session, name: InstanceName, keepIt: boolean): P
     // It never came to be, and the failure that led here is the one to tell.
     if (!(error instanceof Failure) || error.reason !== 'not-found') throw error;
   }
-}
-
-/** Runs `count` jobs, at most `limit` of them at a time. */
-async function atMost<T>(limit: number, count: number, job: (index: number) => Promise<T>): Promise<T[]> {
-  const results: T[] = [];
-  let next = 0;
-  const worker = async (): Promise<void> => {
-    for (let index = next++; index < count; index = next++) results[index] = await job(index);
-  };
-  await Promise.all(Array.from({ length: Math.min(limit, count) }, worker));
-  return results;
-}
-
-/** Output of one of many, each line with its number in front. */
-function prefixed(index: number): Streams {
-  const lines = (to: NodeJS.WriteStream): PassThrough => {
-    const stream = new PassThrough();
-    createInterface({ input: stream }).on('line', (line) => to.write(`[${index + 1}] ${line}\n`));
-    return stream;
-  };
-  return { stdin: Readable.from([]), stdout: lines(process.stdout), stderr: lines(process.stderr) };
 }
 
 async function report(session: Session, outcomes: readonly Outcome[]): Promise<void> {

@@ -2,6 +2,7 @@ import { Failure } from '../core/errors.ts';
 import { parseName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { resolveSpec, type ResolveFlags } from '../template/resolve.ts';
+import { reap } from '../vm/disposable.ts';
 import { plannedUp } from '../vm/dry-run.ts';
 import type { Instance } from '../vm/instance.ts';
 import { channelTo, start, up as bringUp, type UpResult } from '../vm/lifecycle.ts';
@@ -56,6 +57,7 @@ export async function up(
     for (const text of await plannedUp(ctx, spec, present !== undefined)) ctx.emit({ type: 'would', text });
     return;
   }
+  await reap(ctx);
   const result = present
     ? await start(ctx, present.name, deadline)
     : await bringUp(ctx, await resolveSpec(target ?? 'zfs-test', flags), {

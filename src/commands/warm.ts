@@ -5,7 +5,8 @@ import { resolveSpec } from '../template/resolve.ts';
 import { table } from '../ui/table.ts';
 import { driverFor } from '../vm/drivers.ts';
 import { warmStateFor } from '../vm/warm.ts';
-import { listWarm, removeWarm, warmUsers, type WarmState } from '../vm/warm-store.ts';
+import { warmKeyOf } from '../vm/warm-key.ts';
+import { listWarm, removeWarm, sweepWarm, warmUsers, type WarmState } from '../vm/warm-store.ts';
 import type { Session } from './session.ts';
 import { resolveFlags, type UpCommandOptions } from './up.ts';
 
@@ -31,6 +32,16 @@ export async function build(session: Session, template: string, options: UpComma
     () =>
       `${key.slice(0, 12)} is there: ${formatBytes(memory.size)} memory, ${formatBytes(disk.size)} disk\n`,
   );
+}
+
+/** `zfsdev warm key`: what a cache of warm states and images is to be keyed by; looks only. */
+export async function key(session: Session, template: string, options: UpCommandOptions): Promise<void> {
+  const { ctx } = session;
+  const spec = await resolveSpec(template, resolveFlags(options));
+  await driverFor(ctx, spec).check(spec);
+  const found = await warmKeyOf(ctx, spec);
+  const document = { key: found.key, imageDigest: found.imageDigest, accelerator: found.accelerator };
+  await session.answer(document, () => `${found.key}\n`);
 }
 
 /** `zfsdev warm list`. */
@@ -67,6 +78,7 @@ export async function prune(session: Session): Promise<void> {
     for (const { key } of unused) session.ctx.emit({ type: 'would', text: `remove the warm state ${key}` });
     return;
   }
+  await sweepWarm(session.ctx);
   for (const { key } of unused) await removeWarm(session.ctx, key);
   await freed(session, unused);
 }

@@ -17,6 +17,13 @@ export async function identify(run: Run, pid: number): Promise<ProcessIdentity |
   return started === undefined ? undefined : { pid, started };
 }
 
+/** This very process. */
+export async function ownIdentity(run: Run): Promise<ProcessIdentity> {
+  const self = await identify(run, process.pid);
+  if (!self) throw new Error('this process is not found');
+  return self;
+}
+
 /** True if this very process still runs. */
 export async function isAlive(run: Run, identity: ProcessIdentity): Promise<boolean> {
   return (await identify(run, identity.pid))?.started === identity.started;
@@ -43,4 +50,14 @@ async function startedByPs(run: Run, pid: number): Promise<string | undefined> {
     accept: [1],
   });
   return exitCode === 0 && stdout.trim() ? stdout.trim() : undefined;
+}
+
+/** Bytes of memory that a process has in RAM, what it shares with others included; 0 if it has ended. */
+export async function residentSize(run: Run, pid: number): Promise<number> {
+  const { exitCode, stdout } = await run(['ps', '-o', 'rss=', '-p', String(pid)], {
+    effect: 'read',
+    deadline: 10_000,
+    accept: [1],
+  });
+  return exitCode === 0 ? Number(stdout.trim()) * 1024 : 0;
 }

@@ -31,11 +31,13 @@ export async function loadDevices(qmp: Qmp, file: string, patience: Patience): P
   const restored = async (): Promise<true | undefined> =>
     (await qmp.execute('query-status')).status === 'inmigrate' ? undefined : true;
   await poll('the restore', restored, { ...patience, longest: 10 });
+  // Whatever is saved of this machine from now on is to hold its memory.
+  await leaveMemoryOut(qmp, false);
 }
 
-async function leaveMemoryOut(qmp: Qmp): Promise<void> {
+async function leaveMemoryOut(qmp: Qmp, state = true): Promise<void> {
   await qmp.execute('migrate-set-capabilities', {
-    capabilities: [{ capability: 'x-ignore-shared', state: true }],
+    capabilities: [{ capability: 'x-ignore-shared', state }],
   });
 }
 

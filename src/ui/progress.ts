@@ -52,10 +52,15 @@ export function plainProgress(write: Write, paint: Paint): Progress {
   };
 }
 
-/** Nothing but warnings: for commands whose own output is the point (`exec`, `run`). */
+/** Steps that take so long that nobody should wait for them in silence. */
+const longSteps: readonly StepId[] = ['module', 'packages', 'pack', 'boot', 'warm'];
+
+/** Nothing but warnings and what takes long: for commands whose own output is the point (`exec`, `run`). */
 export function quietProgress(write: Write, paint: Paint): Progress {
   return {
     emit: (event) => {
+      if (event.type === 'step-started' && longSteps.includes(event.step))
+        write(`${paint('faint', `- ${event.title}`)}\n`);
       if (event.type === 'notice' && event.level === 'warning')
         write(`${notice(event.level, event.text, paint)}\n`);
     },

@@ -117,21 +117,41 @@ function* dataBlocks(bytes: Buffer): Generator<[start: number, end: number]> {
   }
 }
 
-/** Parts of a file, chunk by chunk; each is overwritten by the next. Ends early where the file does. */
+/**
+ * Parts of a file, chunk by chunk; each is overwritten by the one after the next. The next is read while one is looked
+ * at. Ends early where the file does.
+ */
 async function* chunks(
   file: FileHandle,
   extents: readonly Extent[],
 ): AsyncGenerator<{ readonly offset: number; readonly bytes: Buffer }> {
-  const buffer = Buffer.allocUnsafe(chunkSize);
-  for (const [from, length] of extents) {
-    const end = from + length;
-    for (let offset = from; offset < end;) {
-      const { bytesRead } = await file.read(buffer, 0, Math.min(chunkSize, end - offset), offset);
-      if (bytesRead === 0) return;
-      yield { offset, bytes: buffer.subarray(0, bytesRead) };
-      offset += bytesRead;
+  const buffers = [Buffer.allocUnsafe(chunkSize), Buffer.allocUnsafe(chunkSize)] as const;
+  const pieces = extents.flatMap(split);
+  const read = async (index: number): Promise<Buffer> => {
+    const [offset, length] = pieces[index] ?? [0, 0];
+    const { buffer, bytesRead } = await file.read(buffers[index % 2 ? 1 : 0], 0, length, offset);
+    return buffer.subarray(0, bytesRead);
+  };
+  let coming = read(0);
+  try {
+    for (const [index, [offset, length]] of pieces.entries()) {
+      const bytes = await coming;
+      coming = read(index + 1);
+      yield { offset, bytes };
+      if (bytes.length < length) return;
     }
+  } finally {
+    await coming.catch(() => undefined);
   }
+}
+
+/** An extent in pieces no longer than a chunk. */
+function split([offset, length]: Extent): Extent[] {
+  const count = Math.ceil(length / chunkSize);
+  return Array.from({ length: count }, (_, i) => [
+    offset + i * chunkSize,
+    Math.min(chunkSize, length - i * chunkSize),
+  ]);
 }
 
 async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {

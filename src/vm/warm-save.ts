@@ -1,4 +1,4 @@
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { withUndo } from '../core/undo.ts';
@@ -15,7 +15,7 @@ import { adoptionOf } from './identity.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import type { WarmKey } from './warm-key.ts';
-import { hostCpu, warmFormat, writeManifest } from './warm-store.ts';
+import { buildingFolder, hostCpu, sweepWarm, warmFormat, writeManifest } from './warm-store.ts';
 
 const saveDeadline = 10 * 60_000;
 const rehearsals = 2;
@@ -26,11 +26,10 @@ const rehearsals = 2;
  */
 export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey): Promise<void> {
   const paths = ctx.paths.instance(instance.name);
-  const prefix = buildingPrefix(warm.key);
-  const building = join(ctx.paths.warm, `${prefix}${process.pid}`);
+  const building = buildingFolder(ctx, warm.key);
   const target = ctx.paths.warmState(warm.key).folder;
   await makePrivateFolder(ctx.paths.warm);
-  await sweep(ctx, prefix);
+  await sweepWarm(ctx, warm.key);
   await withUndo(async (undo) => {
     undo.add('the half-made warm state', () => rm(building, { recursive: true, force: true }));
     await mkdir(building, { mode: 0o700 });
@@ -66,17 +65,6 @@ export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey):
     await rm(target, { recursive: true, force: true });
     await rename(building, target);
   });
-}
-
-function buildingPrefix(key: string): string {
-  return `.building-${key.slice(0, 12)}-`;
-}
-
-/** Removes what a killed process left half-made; whoever holds the lock of a key is the only one who makes it. */
-async function sweep(ctx: Context, prefix: string): Promise<void> {
-  const names = await readdir(ctx.paths.warm);
-  const left = names.filter((name) => name.startsWith(prefix));
-  await Promise.all(left.map((name) => rm(join(ctx.paths.warm, name), { recursive: true, force: true })));
 }
 
 /**

@@ -7,6 +7,7 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { fileRecordSchema } from './file-record.ts';
 import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
+import { isLocked } from '../host/lock.ts';
 import { inspect, instanceNames } from './store.ts';
 
 /** Raised whenever an older zfsdev could not fork from a newer warm state, or the other way round. */
@@ -63,7 +64,10 @@ export async function inspectWarm(ctx: Context, key: string): Promise<WarmState 
   if (text === undefined)
     return actual > 0 ? { state: 'broken', key, reason: 'manifest.json is missing', actual } : undefined;
   try {
-    const manifest = v.parse(manifestSchema, JSON.parse(text));
+    const input: unknown = JSON.parse(text);
+    if (v.is(v.object({ format: v.number() }), input) && input.format !== warmFormat)
+      return { state: 'broken', key, reason: `another version of zfsdev saved it`, actual };
+    const manifest = v.parse(manifestSchema, input);
     for (const [path, { size }] of [
       [paths.memory, manifest.memory],
       [paths.devices, manifest.devices],
@@ -81,13 +85,7 @@ export async function inspectWarm(ctx: Context, key: string): Promise<WarmState 
 
 /** All warm states, whole and broken, in the order of their keys. */
 export async function listWarm(ctx: Context): Promise<WarmState[]> {
-  let names: string[] = [];
-  try {
-    names = await readdir(ctx.paths.warm);
-  } catch (error) {
-    if (!hasCode(error, 'ENOENT'))
-      throw new Failure('files', `${ctx.paths.warm} can't be listed`, { cause: error });
-  }
+  const names = await namesIn(ctx.paths.warm);
   const found = await Promise.all(
     names
       .filter((name) => keyPattern.test(name))
@@ -95,6 +93,38 @@ export async function listWarm(ctx: Context): Promise<WarmState[]> {
       .map((key) => inspectWarm(ctx, key)),
   );
   return found.filter((entry) => entry !== undefined);
+}
+
+/** Where this process makes the warm state of a key, before it is renamed. */
+export function buildingFolder(ctx: Context, key: string): string {
+  return join(ctx.paths.warm, `.building-${key.slice(0, 12)}-${process.pid}`);
+}
+
+/** The lock of whoever makes the warm state of a key. */
+export function warmLock(ctx: Context, key: string): string {
+  return ctx.paths.lock(`warm-${key.slice(0, 12)}`);
+}
+
+/**
+ * Removes what killed processes left half-made or half-removed. Whoever makes a state holds the lock of its key; `held` is
+ * the key whose lock the caller holds itself.
+ */
+export async function sweepWarm(ctx: Context, held?: string): Promise<void> {
+  for (const name of await namesIn(ctx.paths.warm)) {
+    const [, what, key] = /^\.(building|leaving)-([0-9a-f]{12})-/.exec(name) ?? [];
+    if (what === undefined || key === undefined) continue;
+    const busy = what === 'building' && !held?.startsWith(key) && (await isLocked(warmLock(ctx, key)));
+    if (!busy) await rm(join(ctx.paths.warm, name), { recursive: true, force: true });
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  try {
+    return await readdir(folder);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return [];
+    throw new Failure('files', `${folder} can't be listed`, { cause: error });
+  }
 }
 
 /** Which instances stand on which warm state: key to names. */

@@ -1,14 +1,15 @@
-import { Failure, messageOf } from '../core/errors.ts';
+import { Failure, messageOf, type FailureReason } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { parseName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { lock, lockWaiting } from '../host/lock.ts';
+import { ownIdentity } from '../host/process-identity.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { instanceLock } from './store.ts';
 import { warmKeyOf, type WarmKey } from './warm-key.ts';
-import { condemnWarm, inspectWarm, type WarmManifest } from './warm-store.ts';
+import { condemnWarm, hostCpu, inspectWarm, warmLock, type WarmManifest } from './warm-store.ts';
 
 /** A warm state, and the driver's way to fork from it. */
 export interface Forkable {
@@ -34,12 +35,12 @@ export async function warmStateFor(
   const present = await wholeWarm(ctx, key);
   if (present) return { manifest: present, fresh: false, fork };
   // Two first ups at once save one state: the second waits for the first one's.
-  const held = await lockWaiting(ctx.paths.lock(`warm-${key.key.slice(0, 12)}`), ctx.signal);
+  const held = await lockWaiting(warmLock(ctx, key.key), ctx.signal);
   try {
     const made = (await wholeWarm(ctx, key)) ?? (await makeWarm(ctx, driver, saveWarm, spec, key, options));
     return made && { manifest: made, fresh: true, fork };
   } catch (error) {
-    if (!(error instanceof Failure) || !['process', 'files', 'no-space'].includes(error.reason)) throw error;
+    if (!(error instanceof Failure) || !survivable.includes(error.reason)) throw error;
     const text = `no warm state could be saved (${messageOf(error)}); booting without one`;
     ctx.emit({ type: 'notice', level: 'warning', text });
     return undefined;
@@ -48,14 +49,25 @@ export async function warmStateFor(
   }
 }
 
+/** Failures of booting and saving a warm machine after which the instance itself is made without one. */
+const survivable: readonly FailureReason[] = ['process', 'files', 'no-space', 'guest'];
+
 async function wholeWarm(ctx: Context, { key }: WarmKey): Promise<WarmManifest | undefined> {
   const found = await inspectWarm(ctx, key);
-  if (found?.state === 'whole') return found.manifest;
   if (found) {
-    const text = `the warm state ${key.slice(0, 12)} is damaged (${found.reason}); a new one is made`;
+    const reason = found.state === 'whole' ? unfit(found.manifest, key) : found.reason;
+    if (found.state === 'whole' && reason === undefined) return found.manifest;
+    const text = `the warm state ${key.slice(0, 12)} can't be used (${reason}); a new one is made`;
     ctx.emit({ type: 'notice', level: 'warning', text });
     await condemnWarm(ctx, key);
   }
+  return undefined;
+}
+
+/** Why a state that is whole must not be forked from here, though it lies under the right key. */
+function unfit(manifest: WarmManifest, key: string): string | undefined {
+  if (manifest.key !== key) return 'it was saved under another key';
+  if (manifest.cpu !== hostCpu()) return `it was saved on another processor: ${manifest.cpu}`;
   return undefined;
 }
 
@@ -74,8 +86,15 @@ async function makeWarm(
     // What a killed process left of an earlier attempt.
     await driver.remove(name);
     const seedSpec = { ...spec, name };
-    const instance = await createBy(ctx, driver, seedSpec, options, { seed: true }, async (state, undo) =>
-      driver.start(await driver.create(seedSpec, state, options), undo, options.deadline),
+    const owner = await ownIdentity(ctx.run);
+    const instance = await createBy(
+      ctx,
+      driver,
+      seedSpec,
+      { ...options, owner },
+      { seed: true },
+      async (state, undo) =>
+        driver.start(await driver.create(seedSpec, state, options), undo, options.deadline),
     );
     await step(ctx.emit, 'warm', 'Saving it as a warm machine', () => saveWarm(instance, key));
   } finally {
