@@ -42,7 +42,7 @@ export function buildProgram(perform: Perform): Command {
       'after',
       `
 Try:
-  zfsdev up zfs-test                             a machine with a mirrored pool, ready in about half a minute
+  zfsdev up zfs-test                             a machine with a mirrored pool; from the second on in about a second
   zfsdev exec zfs-test -- zpool status testpool  run a command in it
   zfsdev shell zfs-test                          a shell in it
   zfsdev delete zfs-test                         gone, with every byte

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events';
 import { CommanderError } from 'commander';
 import { buildProgram } from './cli.ts';
 import type { GlobalOptions, Loudness, Session } from './commands/session.ts';
-import { ExitCode, Failure } from './core/errors.ts';
+import { ExitCode, Failure, wrapperCode } from './core/errors.ts';
 
 const interruption = new AbortController();
 // Many machines at once share this signal, and Node would take their listeners for a leak.
@@ -37,8 +37,8 @@ async function perform(
 
 function exitCodeOf(error: unknown, loudness: Loudness): number {
   if (interruption.signal.aborted) return ExitCode.interrupted;
-  if (!(error instanceof Failure)) return ExitCode.failed;
-  return loudness === 'guest' ? ExitCode.wrapper : error.exitCode;
+  if (loudness === 'guest') return wrapperCode(error);
+  return error instanceof Failure ? error.exitCode : ExitCode.failed;
 }
 
 try {

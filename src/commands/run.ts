@@ -1,4 +1,4 @@
-import { ExitCode, Failure, messageOf } from '../core/errors.ts';
+import { ExitCode, Failure, messageOf, wrapperCode } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { ownIdentity } from '../host/process-identity.ts';
@@ -133,7 +133,7 @@ async function one(
   } catch (error) {
     await streams?.end();
     await discard(session, spec.name, job.options.keepOnFailure === true);
-    return done(ExitCode.wrapper, { error: messageOf(error), failure: error });
+    return done(wrapperCode(error), { error: messageOf(error), failure: error });
   }
 }
 

@@ -76,6 +76,11 @@ export class Failure extends Error {
   }
 }
 
+/** The exit code of `exec` and `run` for a failure that isn't the guest's command's: as env(1) and timeout(1) have it. */
+export function wrapperCode(error: unknown): number {
+  return error instanceof Failure && error.reason === 'deadline' ? ExitCode.deadline : ExitCode.wrapper;
+}
+
 /** True for an error of Node's file and network calls with this code (`ENOENT`, `ENOSPC` ...). */
 export function hasCode(error: unknown, ...codes: string[]): boolean {
   return error instanceof Error && 'code' in error && codes.includes(String(error.code));

@@ -45,6 +45,8 @@ export async function forkMachine(
   await writeState(ctx, spec.name, forked);
   const whole = checkWarm(ctx, warm);
   const identity = layOutIdentity(ctx, spec, forked, stored.image);
+  // Both are waited for below; until then a failure of either is not unhandled.
+  for (const promise of [whole, identity]) promise.catch(() => undefined);
   try {
     await layOutDisk(ctx, spec, from.disk);
     undo.add('the running machine', () => killMachine(ctx, paths.pid));

@@ -1,4 +1,5 @@
-import { open, readFile, readdir, stat } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, inject, it } from 'vitest';
 import { machinesOf } from '../support/machines.ts';
@@ -97,6 +98,67 @@ describe('run', () => {
     expect((await zfsdev('list')).stdout).toContain('no instances');
   });
 
+  it('tells output and outcome as JSON lines', async () => {
+    const run = await zfsdev(
+      'run',
+      'zfs-test',
+      '--json',
+      '--',
+      'sh',
+      '-c',
+      'printf half; echo bad >&2; exit 4',
+    );
+    const lines = run.stdout.split('\n').map((line) => JSON.parse(line) as object);
+    expect(lines).toContainEqual({ type: 'output', machine: 1, stream: 'stdout', text: 'half' });
+    expect(lines).toContainEqual({ type: 'output', machine: 1, stream: 'stderr', text: 'bad' });
+    expect(lines.at(-1)).toMatchObject({ type: 'result', runs: [{ exitCode: 4 }] });
+    expect(run.exitCode).toBe(4);
+  });
+
+  it('copies in and out, and ends what takes too long', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'zfsdev-run-'));
+    try {
+      await writeFile(join(folder, 'in'), 'text\n');
+      const out = join(folder, 'out');
+      const copies = ['--copy-in', `${join(folder, 'in')}:/root/in`, '--copy-out', `/root/out:${out}`];
+      const run = await zfsdev(
+        'run',
+        'zfs-test',
+        ...copies,
+        '--',
+        'sh',
+        '-c',
+        'tr a-z A-Z </root/in >/root/out',
+      );
+      expect(run).toMatchObject({ exitCode: 0 });
+      expect(await readFile(out, 'utf8')).toBe('TEXT\n');
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+    const late = await zfsdev('run', 'zfs-test', '--timeout', '2s', '--', 'sleep', '600');
+    expect(late.stderr).toContain('did not end within');
+    expect(late.exitCode).toBe(124);
+    expect((await zfsdev('list')).stdout).toContain('no instances');
+  });
+
+  it('kept on failure leaves the machine there until it is deleted', async () => {
+    const run = await zfsdev('run', 'zfs-test', '--keep-on-failure', '--', 'false');
+    expect(run.exitCode).toBe(1);
+    const [, name = ''] = /(run-zfs-test-\w+) is kept/.exec(run.stderr) ?? [];
+    expect((await zfsdev('run', 'zfs-test', '--', 'true')).exitCode).toBe(0);
+    expect((await zfsdev('exec', name, '--', 'zpool', 'list', '-H', '-o', 'health')).stdout).toBe('ONLINE');
+  });
+
+  it('ended by Ctrl-C leaves nothing', async () => {
+    const run = zfsdev.begin('run', 'zfs-test', '--count', '2', '--', 'sh', '-c', 'echo begun; sleep 600');
+    await run.until('[1] begun');
+    await run.until('[2] begun');
+    run.kill('SIGINT');
+    expect((await run.result).exitCode).toBe(130);
+    expect(await readdir(join(zfsdev.home, 'instances'))).toEqual([]);
+    expect(await machinesOf(zfsdev.home)).toEqual([]);
+  });
+
   it('killed by kill -9 leaves a machine that the next run removes', async () => {
     const run = zfsdev.begin('run', 'zfs-test', '--', 'sh', '-c', 'echo begun; sleep 600');
     await run.until('begun');
@@ -105,27 +167,5 @@ describe('run', () => {
     expect((await zfsdev('run', 'zfs-test', '--', 'true')).exitCode).toBe(0);
     expect(await readdir(join(zfsdev.home, 'instances'))).toEqual([]);
     expect(await machinesOf(zfsdev.home)).toEqual([]);
-  });
-});
-
-describe('a damaged warm state', () => {
-  it('is noticed before the guest runs: it boots instead, with one warning, and the next one is saved anew', async () => {
-    const built = await zfsdev('warm', 'build', 'zfs-test', '--json');
-    const { key } = JSON.parse(built.stdout.split('\n').at(-1) ?? '') as { key: string };
-    const memory = join(zfsdev.home, 'warm', key, 'memory');
-    const file = await open(memory, 'r+');
-    const { size } = await stat(memory);
-    const byte = Buffer.alloc(1);
-    await file.read(byte, 0, 1, Math.floor(size / 2));
-    await file.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, Math.floor(size / 2));
-    await file.close();
-    const up = await zfsdev('up', 'zfs-test', '--name', 'a');
-    expect(up.stderr.match(/^warning:/gm)).toHaveLength(1);
-    expect(up.stderr).toContain('is damaged');
-    expect(up.stdout).toContain('state: ONLINE');
-    const state = JSON.parse(await readFile(join(zfsdev.home, 'instances', 'a', 'state.json'), 'utf8')) as {
-      warm?: string;
-    };
-    expect(state.warm).toBeUndefined();
   });
 });

@@ -1,0 +1,267 @@
+import { spawnSync } from 'node:child_process';
+import {
+  mkdir,
+  mkdtemp,
+  open,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { machinesOf } from '../support/machines.ts';
+import { shell, type Shell } from '../support/zfsdev.ts';
+
+// A state home of its own, since these tests damage warm states; the image is reached through a link.
+const imageHome = inject('vmHome');
+let folder: string;
+let home: string;
+let zfsdev: Shell;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'zfsdev-warm-'));
+  home = join(folder, 'home');
+  await mkdir(home, { mode: 0o700 });
+  await symlink(join(imageHome, 'images'), join(home, 'images'));
+  zfsdev = shell(home);
+});
+afterEach(() => removeAll(zfsdev));
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+async function removeAll(there: Shell): Promise<void> {
+  const { instances } = JSON.parse((await there('list', '--json')).stdout) as {
+    instances: { name: string }[];
+  };
+  if (instances.length > 0) await there('delete', '--force', ...instances.map(({ name }) => name));
+}
+
+/** The folder of the warm state of `zfs-test` (and these flags), which is made if there is none. */
+async function warmFolder(...flags: string[]): Promise<string> {
+  const { stdout, stderr } = await zfsdev('warm', 'build', 'zfs-test', ...flags, '--json');
+  const { key } = JSON.parse(stdout.split('\n').at(-1) ?? '') as { key?: string };
+  if (key === undefined) throw new Error(`${stdout}\n${stderr}`);
+  return join(home, 'warm', key);
+}
+
+async function expectTidy(): Promise<void> {
+  expect((await readdir(join(home, 'warm'))).filter((name) => name.startsWith('.'))).toEqual([]);
+  expect(await machinesOf(home)).toEqual([]);
+}
+
+async function edit(manifest: string, change: Readonly<Record<string, unknown>>): Promise<void> {
+  const present = JSON.parse(await readFile(manifest, 'utf8')) as object;
+  await writeFile(manifest, JSON.stringify({ ...present, ...change }));
+}
+
+async function flipBit(path: string, offset: number): Promise<void> {
+  const file = await open(path, 'r+');
+  const byte = Buffer.alloc(1);
+  await file.read(byte, 0, 1, offset);
+  await file.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, offset);
+  await file.close();
+}
+
+const warnings = (stderr: string): string[] => stderr.match(/^warning:.*/gm) ?? [];
+
+describe('a warm state that can not be used is noticed before the guest runs, told in one line, and made anew', () => {
+  it.each([
+    ['its memory is cut short', 'bytes instead of', (at: string) => truncate(join(at, 'memory'), 4096)],
+    [
+      'it is of another version',
+      'another version of zfsdev',
+      (at: string) => edit(join(at, 'manifest.json'), { format: 99 }),
+    ],
+    [
+      'it is of another processor',
+      'another processor: Z80',
+      (at: string) => edit(join(at, 'manifest.json'), { cpu: 'Z80' }),
+    ],
+  ])('%s', async (_, words, damage) => {
+    const at = await warmFolder();
+    await damage(at);
+    const up = await zfsdev('up', 'zfs-test', '--name', 'a');
+    expect(warnings(up.stderr)).toEqual([expect.stringContaining(words)]);
+    expect(up.stderr).toContain('Saving it as a warm machine');
+    expect(up.stdout).toContain('state: ONLINE');
+    expect(up.exitCode).toBe(0);
+    const again = await zfsdev('up', 'zfs-test', '--name', 'b');
+    expect(again.stderr).not.toContain('Booting');
+    expect(again.exitCode).toBe(0);
+  });
+
+  it.each(['memory', 'devices', 'disk.qcow2'])('a bit of its %s is another', async (name) => {
+    const at = await warmFolder();
+    const { size } = await stat(join(at, name));
+    await flipBit(join(at, name), Math.floor(size / 2));
+    const up = await zfsdev('up', 'zfs-test', '--name', 'a');
+    expect(warnings(up.stderr)).toEqual([expect.stringContaining('is damaged')]);
+    expect(up.stdout).toContain('state: ONLINE');
+    const state = JSON.parse(await readFile(join(home, 'instances', 'a', 'state.json'), 'utf8')) as {
+      warm?: string;
+    };
+    expect(state.warm).toBeUndefined();
+    await expect(stat(join(at, 'memory'))).rejects.toThrow('ENOENT');
+  });
+
+  it('the image it stands on is gone', async () => {
+    const at = await warmFolder();
+    const { imageDigest } = JSON.parse(await readFile(join(at, 'manifest.json'), 'utf8')) as {
+      imageDigest: string;
+    };
+    const [image, aside] = [join(imageHome, 'images', imageDigest), join(imageHome, 'images', '.aside')];
+    await rename(image, aside);
+    try {
+      // Nobody builds one in this test: there is no mirror at this port.
+      const up = await zfsdev('up', 'zfs-test', '--name', 'a', '--mirror', 'http://127.0.0.1:9/debian');
+      expect(warnings(up.stderr)).toEqual([expect.stringContaining('the image it stands on is gone')]);
+      expect(up.exitCode).not.toBe(0);
+      expect((await zfsdev('list')).stdout).toContain('no instances');
+    } finally {
+      await rm(image, { recursive: true, force: true });
+      await rename(aside, image);
+    }
+    expect((await zfsdev('up', 'zfs-test', '--name', 'a')).exitCode).toBe(0);
+  });
+});
+
+describe('a copy of a warm state, with its holes written out', () => {
+  it('is used, and takes no more room than before from then on', async () => {
+    const memory = join(await warmFolder(), 'memory');
+    const before = (await stat(memory)).blocks;
+    // As an archiver does it that knows nothing of holes; two mebibytes say as much as two gibibytes.
+    const { size } = await stat(memory);
+    const file = await open(memory, 'r+');
+    const zeros = Buffer.alloc(1024 * 1024);
+    for (let offset = size - 2 * zeros.length; offset < size; offset += zeros.length) {
+      const present = Buffer.alloc(zeros.length);
+      await file.read(present, 0, present.length, offset);
+      await file.write(present, 0, present.length, offset);
+    }
+    await file.close();
+    const up = await zfsdev('up', 'zfs-test', '--name', 'a');
+    expect(warnings(up.stderr)).toEqual([]);
+    expect(up.stderr).toContain('Forking');
+    expect(up.exitCode).toBe(0);
+    expect((await stat(memory)).blocks).toBeLessThanOrEqual(before * 1.1);
+  });
+});
+
+describe('saving', () => {
+  beforeEach(async () => {
+    await zfsdev('warm', 'prune');
+  });
+
+  it('is done once by two first ups at once', async () => {
+    const both = await Promise.all(['a', 'b'].map((name) => zfsdev('up', 'zfs-test', '--name', name)));
+    expect(both.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
+    expect(both.filter(({ stderr }) => stderr.includes('Saving it as a warm machine'))).toHaveLength(1);
+    expect(await readdir(join(home, 'warm'))).toHaveLength(1);
+  });
+
+  it('cut off by kill -9 of zfsdev leaves nothing that stays', async () => {
+    const up = zfsdev.begin('up', 'zfs-test', '--name', 'a');
+    await up.until('Saving it as a warm machine');
+    up.kill('SIGKILL');
+    await up.result;
+    expect((await zfsdev('up', 'zfs-test', '--name', 'a')).exitCode).toBe(0);
+    expect((await zfsdev('list')).stdout).not.toContain('warm-');
+    await removeAll(zfsdev);
+    await expectTidy();
+  });
+
+  it('cut off by kill -9 of QEMU boots without, with one warning', async () => {
+    const up = zfsdev.begin('up', 'zfs-test', '--name', 'a');
+    await up.until('Saving it as a warm machine');
+    for (const pid of await machinesOf(home)) process.kill(pid, 'SIGKILL');
+    const { exitCode, stderr, stdout } = await up.result;
+    expect(warnings(stderr)).toEqual([expect.stringContaining('no warm state could be saved')]);
+    expect(stdout).toContain('state: ONLINE');
+    expect(exitCode).toBe(0);
+    await removeAll(zfsdev);
+    expect(await readdir(join(home, 'warm'))).toEqual([]);
+    await expectTidy();
+  });
+
+  it('without room is cleaned up, and the instance goes on', async () => {
+    const [file, small] = [join(folder, 'small.img'), join(folder, 'small')];
+    const mib = 160;
+    await writeFile(file, '');
+    await truncate(file, mib * 1024 * 1024);
+    await mkdir(small);
+    const call = (...argv: [string, ...string[]]): void => {
+      const { status, stderr } = spawnSync(argv[0], argv.slice(1), { encoding: 'utf8' });
+      if (status !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
+    };
+    call('mkfs.ext4', '-q', '-m', '0', file);
+    call('mount', '-o', 'loop', file, small);
+    try {
+      await symlink(join(imageHome, 'images'), join(small, 'images'));
+      const there = shell(small);
+      const up = await there('up', 'zfs-test', '--name', 'a', '--overcommit');
+      expect(warnings(up.stderr).at(-2)).toContain('no warm state could be saved');
+      expect(up.stdout).toContain('state: ONLINE');
+      expect(up.exitCode).toBe(0);
+      expect((await there('list')).stdout).not.toContain('warm-');
+      expect(await readdir(join(small, 'warm')).catch(() => [])).toEqual([]);
+      await removeAll(there);
+    } finally {
+      call('umount', '--lazy', small);
+    }
+  });
+});
+
+describe('a fork', () => {
+  it('cut off by kill -9 of zfsdev is made anew by another up', async () => {
+    await warmFolder();
+    const up = zfsdev.begin('up', 'zfs-test', '--name', 'a');
+    await up.until('Forking');
+    up.kill('SIGKILL');
+    await up.result;
+    const again = await zfsdev('up', 'zfs-test', '--name', 'a');
+    expect(again.stderr).not.toMatch(/^error:/m);
+    expect(again.exitCode).toBe(0);
+    await removeAll(zfsdev);
+    await expectTidy();
+  });
+
+  it('whose QEMU is killed meanwhile leaves nothing, and the warm state can still be used or is made anew', async () => {
+    await warmFolder();
+    const up = zfsdev.begin('up', 'zfs-test', '--name', 'a');
+    await up.until('Forking');
+    let pids: number[] = [];
+    let ended = false;
+    void up.result.then(() => (ended = true));
+    while (pids.length === 0 && !ended) pids = await machinesWithPidFile('a');
+    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    const { exitCode, stderr } = await up.result;
+    if (exitCode === 0) expect(warnings(stderr)).toHaveLength(1);
+    else expect(stderr).toMatch(/^error:/m);
+    await removeAll(zfsdev);
+    await expectTidy();
+    expect((await zfsdev('up', 'zfs-test', '--name', 'b')).exitCode).toBe(0);
+  });
+
+  it('has the time of the host, though that was moved by a day since the save', async () => {
+    await warmFolder();
+    const day = 86_400_000;
+    const shift = join(folder, 'shift.mjs');
+    await writeFile(shift, `const now = Date.now; Date.now = () => now() + ${day};\n`);
+    const tomorrow = zfsdev.with({ NODE_OPTIONS: `--import=${shift}` });
+    expect((await tomorrow('up', 'zfs-test', '--name', 'a')).exitCode).toBe(0);
+    const began = (Date.now() + day) / 1000;
+    const now = Number((await zfsdev('exec', 'a', '--', 'date', '+%s.%N')).stdout);
+    expect(now).toBeGreaterThan(began - 1);
+    expect(now).toBeLessThan((Date.now() + day) / 1000 + 1);
+  });
+});
+
+async function machinesWithPidFile(name: string): Promise<number[]> {
+  const text = await readFile(join(home, 'instances', name, 'qemu.pid'), 'utf8').catch(() => '');
+  return text.trim() === '' ? [] : [Number(text)];
+}
