@@ -15,9 +15,13 @@ export async function forkFigures(home: string, cold: number): Promise<Figure[]>
   const env = { ZFSDEV_HOME: home };
   const call = (...args: string[]): number => seconds([...zfsdev, ...args], env);
   const gone = (): number => call('delete', '--force', 'bench');
-  call('warm', 'prune');
-  const first = call('up', 'zfs-test', '--name', 'bench');
-  gone();
+  const firsts = Array.from({ length: 3 }, () => {
+    call('warm', 'prune');
+    const first = call('up', 'zfs-test', '--name', 'bench');
+    gone();
+    return first;
+  });
+  const first = median(firsts);
   const found: { up: number; run: number; mapped: number; stream: number }[] = [];
   for (let i = 0; i < rounds; i += 1) {
     const up = call('up', 'zfs-test', '--name', 'bench');

@@ -32,13 +32,24 @@ export interface Shell {
 
 export function shell(home: string, env: Readonly<Record<string, string>> = {}): Shell {
   const begin = (...args: readonly string[]): Begun =>
-    start(args, { ...process.env, ZFSDEV_HOME: home, NO_COLOR: '1', ...env });
+    start(process.env['ZFSDEV_TEST_COLD'] ? booted(args) : args, {
+      ...process.env,
+      ZFSDEV_HOME: home,
+      NO_COLOR: '1',
+      ...env,
+    });
   const run = (...args: readonly string[]): Promise<Result> => begin(...args).result;
   return Object.assign(run, {
     home,
     begin,
     with: (more: Readonly<Record<string, string>>) => shell(home, { ...env, ...more }),
   });
+}
+
+/** `ZFSDEV_TEST_COLD` has every machine boot, to tell what forks save (docs/benchmarks.md). */
+function booted(args: readonly string[]): readonly string[] {
+  const at = ['up', 'run'].includes(args[0] ?? '') && !args.includes('--cold') ? 1 : args.length;
+  return at === 1 ? [...args.slice(0, 1), '--cold', ...args.slice(1)] : args;
 }
 
 function start(args: readonly string[], env: NodeJS.ProcessEnv): Begun {
