@@ -133,7 +133,9 @@ describe('a machine, booted from the image, from the first up to delete', () => 
     await guest('sh', '-c', 'echo kept > /testpool/file && zpool sync testpool');
     const guid = await guest('zpool', 'get', '-H', '-o', 'value', 'guid', 'testpool');
     expect((await zfsdev('stop', name)).exitCode).toBe(0);
-    expect((await zfsdev('list')).stdout).toMatch(new RegExp(`${name}\\s+stopped`));
+    const list = await zfsdev('list');
+    expect(list).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(list.stdout).toMatch(new RegExp(`${name}\\s+stopped`));
     const start = await zfsdev('start', name);
     expect(start.stderr).not.toMatch(/^error:/m);
     expect(start.exitCode).toBe(0);
