@@ -52,6 +52,8 @@ Try:
   declareGuest(program, perform);
   declareImage(program, perform);
   declareWarm(program, perform);
+  declareStorage(program, perform);
+  declareReclaim(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);
   return program;
@@ -382,6 +384,49 @@ function declareWarm(program: Command, perform: Perform): void {
         (await import('./commands/warm.ts')).prune(session),
       ),
     );
+}
+
+function declareStorage(program: Command, perform: Perform): void {
+  program
+    .command('usage')
+    .argument('[name...]', 'instances (default: all)')
+    .description('what disks take: virtual against actual, what the guest uses, what could be had back')
+    .option('--all', 'Lima instances that zfsdev did not make as well')
+    .addOption(json())
+    .action((names: string[], _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('./commands/usage.ts')).usage(session, names, options),
+      );
+    });
+}
+
+function declareReclaim(program: Command, perform: Perform): void {
+  const collect = (value: string, all: string[] = []): string[] => [...all, value];
+  const trim = program.command('trim').description('have running guests give back what they no longer use');
+  const clean = program
+    .command('clean')
+    .description("remove packages' archives, kernel sources and old logs in running guests, and trim")
+    .option('--keep <kind>', 'leave packages, source or logs', collect);
+  const compact = program
+    .command('compact')
+    .description(
+      'write the disks of stopped machines anew, compressed; verified before it replaces the old one',
+    )
+    .option('--drop-snapshots', 'even if they have snapshots, which are lost');
+  for (const command of [trim, clean, compact]) {
+    command
+      .argument('<name...>', 'instances')
+      .addOption(dryRun())
+      .addOption(json())
+      .action((names: string[], _: unknown, self: Command) => {
+        const options = self.optsWithGlobals<Options>();
+        return perform(options, 'steps', async (session) => {
+          const verbs = await import('./commands/reclaim.ts');
+          return verbs[command.name() as 'trim' | 'clean' | 'compact'](session, names, options);
+        });
+      });
+  }
 }
 
 function declareHost(program: Command, perform: Perform): void {

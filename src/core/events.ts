@@ -15,6 +15,10 @@ export type StepId =
   | 'delete'
   | 'copy'
   | 'warm'
+  | 'compact'
+  | 'verify'
+  | 'clean'
+  | 'trim'
   | 'fork';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */

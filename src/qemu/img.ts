@@ -178,7 +178,9 @@ export async function measure(
   return { required: bytes(found.required), fullyAllocated: bytes(found['fully-allocated']) };
 }
 
-const mapSchema = v.array(v.object({ start: v.number(), length: v.number(), data: v.boolean() }));
+const mapSchema = v.array(
+  v.object({ start: v.number(), length: v.number(), data: v.boolean(), depth: v.optional(v.number(), 0) }),
+);
 
 /**
  * Where a file has anything stored on the host: offset and length in bytes, ascending. What is left out reads as zeros,
@@ -188,6 +190,17 @@ export async function dataExtents(ctx: Context, path: string): Promise<[number, 
   // As raw: the blocks of the file itself are asked for, also of a qcow2.
   const found = await askJson(ctx, ['map', '-U', '--output=json', '-f', 'raw', path], mapSchema);
   return found.filter(({ data }) => data).map(({ start, length }) => [start, length]);
+}
+
+/**
+ * How many bytes of its virtual size a disk holds data for, the machine running or not: in its own file, and in all that
+ * it stands on together.
+ */
+export async function storedData(ctx: Context, path: string): Promise<{ own: number; visible: number }> {
+  const found = await askJson(ctx, ['map', '-U', '--output=json', path], mapSchema);
+  const data = found.filter((extent) => extent.data);
+  const sum = (extents: typeof data): number => extents.reduce((total, { length }) => total + length, 0);
+  return { own: sum(data.filter(({ depth }) => depth === 0)), visible: sum(data) };
 }
 
 export interface CheckResult {
@@ -206,6 +219,47 @@ export async function check(ctx: Context, path: string): Promise<CheckResult> {
   return { corruptions: found.corruptions, leaks: found.leaks, errors: found['check-errors'] };
 }
 
+/** Hours for a disk of hundreds of gigabytes, read or written in full; an interrupt ends it sooner. */
+const wholeDiskDeadline = 6 * 3_600_000;
+
+/**
+ * Writes what a qcow2 stores, and no more, compressed into a new file that stands on the same backing file. Snapshots in
+ * it are left out.
+ */
+export async function compactTo(
+  ctx: Context,
+  disk: { readonly path: string; readonly backing?: string },
+  target: string,
+): Promise<void> {
+  await claimFile(target);
+  const backing =
+    disk.backing === undefined ? [] : ['-B', await backingPath(target, disk.backing), '-F', 'qcow2'];
+  await img(
+    ctx,
+    'write',
+    [
+      ...['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-c', '-o', `${layout},compression_type=zstd`],
+      // Out of order and by many: compressing is what takes the time.
+      ...['-W', '-m', '8'],
+      ...backing,
+      ...[disk.path, target],
+    ],
+    { deadline: wholeDiskDeadline },
+  );
+}
+
+/** True if a guest would read the same from both; beyond the end of the shorter one, zeros. */
+export async function compare(ctx: Context, a: string, b: string): Promise<boolean> {
+  const args = ['compare', '-q', '-f', 'qcow2', '-F', 'qcow2', a, b];
+  const { exitCode } = await ctx.run(['qemu-img', ...args], {
+    effect: 'read',
+    deadline: wholeDiskDeadline,
+    signal: ctx.signal,
+    accept: [1],
+  });
+  return exitCode === 0;
+}
+
 const deadline = 120_000;
 
 /** Every path is absolute: one without a slash before a colon would be taken for a protocol. */
@@ -213,9 +267,14 @@ async function img(
   ctx: Context,
   effect: 'read' | 'write',
   args: readonly string[],
-  accept: readonly number[] = [],
+  options: { readonly accept?: readonly number[]; readonly deadline?: number } = {},
 ): Promise<string> {
-  const { stdout } = await ctx.run(['qemu-img', ...args], { effect, deadline, signal: ctx.signal, accept });
+  const { stdout } = await ctx.run(['qemu-img', ...args], {
+    effect,
+    deadline,
+    signal: ctx.signal,
+    ...options,
+  });
   return stdout;
 }
 
@@ -225,7 +284,7 @@ async function askJson<T>(
   schema: v.GenericSchema<unknown, T>,
   accept: readonly number[] = [],
 ): Promise<T> {
-  const output = await img(ctx, 'read', args, accept);
+  const output = await img(ctx, 'read', args, { accept });
   const what = `qemu-img ${args[0] ?? ''}`;
   let input: unknown;
   try {

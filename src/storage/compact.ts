@@ -1,0 +1,152 @@
+import { open, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { reserve } from '../budget/admission.ts';
+import { formatBytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { filesystemOf } from '../host/free-space.ts';
+import { actualSize } from '../host/files.ts';
+import { check, compactTo, compare } from '../qemu/img.ts';
+import { withInstanceLock } from '../vm/lifecycle.ts';
+import { requireInstance } from '../vm/store.ts';
+import { lookAtDisk, type DiskUsage } from './disk.ts';
+
+/** What giving back space came to: blocks on the host before and after, in bytes. */
+export interface Reclaimed {
+  readonly name: string;
+  readonly before: number;
+  readonly after: number;
+}
+
+export interface CompactOptions {
+  readonly dropSnapshots: boolean;
+}
+
+/**
+ * Writes the disk of a stopped instance anew, compressed, without what no longer belongs to anything in it. The new file
+ * is compared with the old one, cluster by cluster as the guest would read them, before it takes its place at once:
+ * whenever this is cut off, one of them is there, whole.
+ * @throws Failure `wrong-state` while it runs, or for snapshots that would be lost; `no-space`; `files` if the disk is
+ *   damaged; `process`, `interrupted`.
+ */
+export async function compactDisk(
+  ctx: Context,
+  name: InstanceName,
+  options: CompactOptions,
+): Promise<Reclaimed> {
+  await requireInstance(ctx, name);
+  return withInstanceLock(ctx, name, async () => {
+    const path = ctx.paths.instance(name).disk;
+    await refuseRunning(ctx, name);
+    const disk = await soundDisk(ctx, name, path, options);
+    await sweep(path);
+    await checkRoom(name, disk);
+    const temporary = `${path}${suffix}`;
+    await withUndo(async (undo) => {
+      undo.add('the half-made disk', () => rm(temporary, { force: true }));
+      await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
+        compactTo(ctx, disk, temporary),
+      );
+      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, temporary));
+      await flush(temporary);
+      await rename(temporary, path);
+      await flush(dirname(path));
+    });
+    return { name, before: disk.actual, after: await actualSize(path) };
+  });
+}
+
+const suffix = '.compact';
+
+async function refuseRunning(ctx: Context, name: InstanceName): Promise<void> {
+  const found = await requireInstance(ctx, name, { lockIsOurs: true });
+  if (found.pid === undefined) return;
+  throw new Failure(
+    'wrong-state',
+    `"${name}" is running, and only the disk of a stopped one can be written anew`,
+    {
+      hint: `zfsdev stop ${name} && zfsdev compact ${name}\nor, while it runs: zfsdev trim ${name}`,
+    },
+  );
+}
+
+/** The disk, if it can be trusted and nothing in it would be lost. */
+async function soundDisk(
+  ctx: Context,
+  name: InstanceName,
+  path: string,
+  { dropSnapshots }: CompactOptions,
+): Promise<DiskUsage> {
+  const disk = await lookAtDisk(path);
+  if (disk.problem !== undefined || disk.kind !== 'qcow2') {
+    throw new Failure(
+      'files',
+      `the disk of "${name}" can't be compacted: ${disk.problem ?? 'it is not a qcow2'}`,
+      {
+        hint: `zfsdev inspect ${name}`,
+      },
+    );
+  }
+  if (disk.snapshots > 0 && !dropSnapshots) {
+    throw new Failure(
+      'wrong-state',
+      `the disk of "${name}" has ${disk.snapshots} snapshots, which would be lost`,
+      {
+        hint: `zfsdev compact ${name} --drop-snapshots`,
+      },
+    );
+  }
+  const { corruptions, errors } = await check(ctx, path);
+  if (corruptions + errors > 0) {
+    throw new Failure(
+      'files',
+      `the disk of "${name}" is damaged: qemu-img check finds ${corruptions + errors} faults`,
+      {
+        hint: `qemu-img check ${path}`,
+      },
+    );
+  }
+  return disk;
+}
+
+/** The new file can't be larger than what the old one stores, and a little for its tables. */
+async function checkRoom(name: InstanceName, { path, actual }: DiskUsage): Promise<void> {
+  const { free, path: at } = await filesystemOf(path);
+  const needed = actual + reserve;
+  if (needed <= free) return;
+  throw new Failure(
+    'no-space',
+    `there is no room to write the disk of "${name}" anew: ${formatBytes(needed - free)} too little at ${at}`,
+    {
+      detail: `free ${formatBytes(free)}, needed up to ${formatBytes(actual)} and ${formatBytes(reserve)} reserve`,
+      hint: `zfsdev usage tells what takes it; zfsdev start ${name} && zfsdev clean ${name} needs no room`,
+    },
+  );
+}
+
+async function verify(ctx: Context, old: string, made: string): Promise<void> {
+  const { corruptions, errors } = await check(ctx, made);
+  if (corruptions + errors > 0 || !(await compare(ctx, old, made))) {
+    throw new Failure('process', 'the new disk is not the same as the old one, which stays', {
+      hint: 'try again, and report it if it happens twice',
+    });
+  }
+}
+
+/** Removes what a killed compaction left; the caller holds the instance's lock. */
+async function sweep(path: string): Promise<void> {
+  const left = (await readdir(dirname(path))).filter((name) => name === `${basename(path)}${suffix}`);
+  await Promise.all(left.map((name) => rm(join(dirname(path), name), { force: true })));
+}
+
+async function flush(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}

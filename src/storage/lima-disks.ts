@@ -1,0 +1,74 @@
+import { lstat, readdir, readFile, stat } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { Failure, hasCode, messageOf } from '../core/errors.ts';
+
+/** A Lima instance as its folder shows it; limactl isn't asked, and need not be there. */
+export interface LimaInstance {
+  readonly name: string;
+  readonly folder: string;
+  readonly running: boolean;
+  /** Its disks, each once, whichever names lead to it. */
+  readonly disks: readonly string[];
+}
+
+/** Up to 2.0 the machine's disk is `diffdisk` on `basedisk`; from 2.1 it is `disk`, and old ones have links of the new names. */
+const diskNames = ['diffdisk', 'disk', 'basedisk', 'image', 'iso'];
+
+/** All Lima instances of this user. @throws Failure `files` if Lima's home can't be read. */
+export async function limaInstances(env: Readonly<NodeJS.ProcessEnv>): Promise<LimaInstance[]> {
+  const home = env['LIMA_HOME'] ?? join(env['HOME'] ?? homedir(), '.lima');
+  let names: string[];
+  try {
+    names = (await readdir(home)).filter((name) => !/^[._]/.test(name)).sort();
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return [];
+    throw new Failure('files', `${home} can't be listed: ${messageOf(error)}`, { cause: error });
+  }
+  const found = await Promise.all(names.map((name) => limaInstance(name, join(home, name))));
+  return found.filter((instance) => instance !== undefined);
+}
+
+async function limaInstance(name: string, folder: string): Promise<LimaInstance | undefined> {
+  if (!(await present(join(folder, 'lima.yaml')))) return undefined;
+  const disks = new Map<string, string>();
+  for (const path of diskNames.map((disk) => join(folder, disk))) {
+    try {
+      const { dev, ino } = await stat(path);
+      if (!disks.has(`${dev}:${ino}`)) disks.set(`${dev}:${ino}`, path);
+    } catch (error) {
+      // A link that leads nowhere is a disk that is lost, which its row is to say.
+      if (hasCode(error, 'ENOENT') && !(await isLink(path))) continue;
+      disks.set(path, path);
+    }
+  }
+  return { name, folder, running: await runs(folder), disks: [...disks.values()] };
+}
+
+async function runs(folder: string): Promise<boolean> {
+  for (const name of ['qemu.pid', 'vz.pid', 'ha.pid']) {
+    try {
+      const pid = Number((await readFile(join(folder, name), 'utf8')).trim());
+      if (!(pid > 1)) continue;
+      process.kill(pid, 0);
+      return true;
+    } catch (error) {
+      if (hasCode(error, 'EPERM')) return true;
+    }
+  }
+  return false;
+}
+
+async function present(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function isLink(path: string): Promise<boolean> {
+  return lstat(path).then(
+    (found) => found.isSymbolicLink(),
+    () => false,
+  );
+}

@@ -1,0 +1,71 @@
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import type { Channel } from '../guest/channel.ts';
+import type { Context } from '../host/context.ts';
+import { actualSize } from '../host/files.ts';
+import { channelTo } from '../vm/lifecycle.ts';
+import { requireInstance } from '../vm/store.ts';
+import type { Reclaimed } from './compact.ts';
+import { cleanable, type CleanableKind } from './guest-usage.ts';
+
+/** A guest frees gigabytes at some hundred megabytes a second; emulated ones are slower. */
+const patience = 1_800_000;
+
+/**
+ * Has a running guest tell its disk what it no longer uses: pools first, as their files lie in the root file system.
+ * @throws Failure `wrong-state` unless it runs, `guest` in the guest's words.
+ */
+export async function trimGuest(ctx: Context, name: InstanceName): Promise<Reclaimed> {
+  return measured(ctx, name, (channel, pool) => trim(ctx, channel, pool));
+}
+
+/** Removes packages' archives, kernel sources and old logs in a running guest, except for `keep`, and trims. */
+export async function cleanGuest(
+  ctx: Context,
+  name: InstanceName,
+  keep: readonly CleanableKind[],
+): Promise<Reclaimed> {
+  return measured(ctx, name, async (channel, pool) => {
+    const kinds = (Object.keys(cleanable) as CleanableKind[]).filter((kind) => !keep.includes(kind));
+    await step(ctx.emit, 'clean', 'Removing what the guest can do without', () =>
+      inGuest(ctx, channel, `rm -rf ${kinds.map((kind) => cleanable[kind]).join(' ')}`),
+    );
+    await trim(ctx, channel, pool);
+  });
+}
+
+async function trim(ctx: Context, channel: Channel, pool: string | undefined): Promise<void> {
+  if (pool !== undefined) {
+    await step(ctx.emit, 'trim', `Trimming the pool ${pool}`, () =>
+      inGuest(ctx, channel, `zpool sync ${pool} && zpool trim -w ${pool}`),
+    );
+  }
+  await step(ctx.emit, 'trim', 'Trimming the root file system', () =>
+    inGuest(ctx, channel, 'sync && fstrim /'),
+  );
+}
+
+async function measured(
+  ctx: Context,
+  name: InstanceName,
+  work: (channel: Channel, pool: string | undefined) => Promise<void>,
+): Promise<Reclaimed> {
+  const found = await requireInstance(ctx, name);
+  const { disk } = ctx.paths.instance(name);
+  const channel = await channelTo(ctx, name);
+  const before = await actualSize(disk);
+  await work(channel, found.instance?.spec.pool?.name);
+  return { name, before, after: await actualSize(disk) };
+}
+
+async function inGuest(ctx: Context, channel: Channel, script: string): Promise<void> {
+  const { exitCode, stdout, stderr } = await channel.exec(['sh', '-c', script], {
+    deadline: patience,
+    signal: ctx.signal,
+  });
+  if (exitCode === 0) return;
+  throw new Failure('guest', `the guest could not do it: exit code ${exitCode}`, {
+    detail: `${script}\n${(stdout + stderr).trim()}`,
+  });
+}
