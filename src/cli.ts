@@ -53,6 +53,7 @@ Try:
   declareImage(program, perform);
   declareWarm(program, perform);
   declareStorage(program, perform);
+  declarePlan(program, perform);
   declareReclaim(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);
@@ -132,13 +133,16 @@ function declareLifecycle(program: Command, perform: Perform): void {
       });
   }
 
-  for (const verb of ['protect', 'unprotect'] as const) {
+  const words = {
+    resume: 'have a machine go on that stands still, after the host was full',
+    protect: 'keep an instance from being deleted',
+    unprotect: 'allow an instance to be deleted again',
+  } as const;
+  for (const verb of ['resume', 'protect', 'unprotect'] as const) {
     program
       .command(verb)
       .argument('<name...>', 'instances')
-      .description(
-        verb === 'protect' ? 'keep an instance from being deleted' : 'allow an instance to be deleted again',
-      )
+      .description(words[verb])
       .addOption(dryRun())
       .addOption(json())
       .action((names: string[], _: unknown, self: Command) => {
@@ -399,6 +403,19 @@ function declareStorage(program: Command, perform: Perform): void {
         (await import('./commands/usage.ts')).usage(session, names, options),
       );
     });
+}
+
+function declarePlan(program: Command, perform: Perform): void {
+  program
+    .command('plan')
+    .argument('[template...]', 'templates or YAML files (default: zfs-test kernel-build)')
+    .description("tell what machines would take in the worst case, and whether that fits; 3 if it doesn't")
+    .addOption(json())
+    .action((templates: string[], _: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('./commands/plan.ts')).plan(session, templates),
+      ),
+    );
 }
 
 function declareReclaim(program: Command, perform: Perform): void {

@@ -1,6 +1,7 @@
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import { parseName } from '../core/names.ts';
 import { actualSize } from '../host/files.ts';
+import { pauseOf, pauseWords } from '../vm/pause.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Session } from './session.ts';
 
@@ -11,12 +12,14 @@ export async function inspect(session: Session, nameText: string): Promise<void>
   const paths = ctx.paths.instance(found.name);
   const [actual, folderPath] = [await actualSize(paths.disk), paths.folder];
   const { instance } = found;
+  const pause = await pauseOf(ctx, found);
   const broken = found.status === 'broken' ? { reason: found.reason } : {};
   const process = found.pid === undefined ? {} : { pid: found.pid };
   const document = {
     name: found.name,
     status: found.status,
     ...broken,
+    ...(pause === undefined ? {} : { pause }),
     protected: found.protected,
     folder: folderPath,
     ...process,
@@ -33,7 +36,14 @@ export async function inspect(session: Session, nameText: string): Promise<void>
     const state = instance?.state;
     const rows: [string, string | undefined][] = [
       ['name', found.name + (found.protected ? ' (protected)' : '')],
-      ['status', found.status + (found.status === 'broken' ? `: ${found.reason}` : '')],
+      [
+        'status',
+        found.status === 'broken'
+          ? `broken: ${found.reason}`
+          : pause
+            ? `paused: ${pauseWords[pause]} (zfsdev resume ${found.name})`
+            : found.status,
+      ],
       ['template', spec?.template],
       ['driver', state && `${state.driver}${state.accelerator ? ` (${state.accelerator})` : ''}`],
       ['cpus, memory', spec && `${spec.cpus}, ${exactBytes(spec.memory)}`],

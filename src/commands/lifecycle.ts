@@ -67,6 +67,12 @@ export async function restart(
   });
 }
 
+export async function resume(session: Session, names: readonly string[]): Promise<void> {
+  await forEach(session, names, 'resume', async (name) =>
+    (await lifecycle.resume(session.ctx, name)) ? 'goes on' : 'was not paused',
+  );
+}
+
 async function deleteInstances(
   session: Session,
   names: readonly string[],

@@ -3,8 +3,15 @@ import { actualSize } from '../host/files.ts';
 import { table } from '../ui/table.ts';
 import type { Tone } from '../ui/style.ts';
 import type { Inspection, Status } from '../vm/instance.ts';
+import { pauseOf, pauseWords, type Pause } from '../vm/pause.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
 import type { Session } from './session.ts';
+
+interface Look {
+  readonly found: Inspection;
+  readonly actual: number;
+  readonly pause: Pause | undefined;
+}
 
 const tones: Readonly<Record<Status, Tone>> = {
   creating: 'weak',
@@ -21,19 +28,24 @@ export async function list(session: Session): Promise<void> {
   const looks = await Promise.all(
     names.map(async (name) => {
       const found = await inspect(ctx, name);
-      return found && { found, actual: await actualSize(ctx.paths.instance(name).disk) };
+      if (!found) return undefined;
+      const [actual, pause] = await Promise.all([
+        actualSize(ctx.paths.instance(name).disk),
+        pauseOf(ctx, found),
+      ]);
+      return { found, actual, pause };
     }),
   );
   // One that was deleted while we looked is no longer there.
   const present = looks.filter((look) => look !== undefined);
-  await session.answer({ instances: present.map(({ found, actual }) => document(found, actual)) }, () =>
+  await session.answer({ instances: present.map(document) }, () =>
     present.length === 0
       ? 'There are no instances yet. zfsdev up zfs-test makes one.\n'
       : `${table(
           columns,
-          present.map(({ found, actual }) => row(session, found, actual)),
+          present.map((look) => row(session, look)),
           session.width,
-        )}\n${reasons(present.map(({ found }) => found))}`,
+        )}\n${present.map(reason).join('')}`,
   );
 }
 
@@ -48,12 +60,13 @@ const columns = [
   { title: 'SSH', align: 'right', optional: 5 },
 ] as const;
 
-function row({ paint }: Session, found: Inspection, actual: number): string[] {
+function row({ paint }: Session, { found, actual, pause }: Look): string[] {
   const spec = found.instance?.spec;
   const port = found.status === 'running' ? found.instance.state.sshPort : undefined;
   return [
     found.name,
-    paint(tones[found.status], found.status) + (found.protected ? ' (protected)' : ''),
+    (pause ? paint('bad', 'paused') : paint(tones[found.status], found.status)) +
+      (found.protected ? ' (protected)' : ''),
     spec?.template ?? '-',
     spec ? String(spec.cpus) : '-',
     spec ? exactBytes(spec.memory) : '-',
@@ -63,22 +76,20 @@ function row({ paint }: Session, found: Inspection, actual: number): string[] {
   ];
 }
 
-function reasons(found: readonly Inspection[]): string {
-  return found
-    .map((each) =>
-      each.status === 'broken'
-        ? `\n${each.name} is broken: ${each.reason}\n  zfsdev delete ${each.name} removes it\n`
-        : '',
-    )
-    .join('');
+function reason({ found, pause }: Look): string {
+  const { name } = found;
+  if (found.status === 'broken')
+    return `\n${name} is broken: ${found.reason}\n  zfsdev delete ${name} removes it\n`;
+  return pause ? `\n${name} stands still: ${pauseWords[pause]}\n  zfsdev resume ${name} has it go on\n` : '';
 }
 
-function document(found: Inspection, actual: number): object {
+function document({ found, actual, pause }: Look): object {
   const { instance } = found;
   return {
     name: found.name,
     status: found.status,
     ...(found.status === 'broken' ? { reason: found.reason } : {}),
+    ...(pause === undefined ? {} : { pause }),
     protected: found.protected,
     ...(instance
       ? {

@@ -7,6 +7,7 @@ import { actualSize } from '../host/files.ts';
 import { listImages } from '../image/store.ts';
 import { storedData } from '../qemu/img.ts';
 import type { PoolSpec } from '../template/spec.ts';
+import { pauseOf, pauseWords } from '../vm/pause.ts';
 import { imageUsers } from '../vm/images.ts';
 import type { Status } from '../vm/instance.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
@@ -100,6 +101,8 @@ async function ownMachine(
   };
   if (found.status === 'broken') return { ...common, problem: found.reason };
   if (found.status !== 'running') return common;
+  const pause = await pauseOf(ctx, found);
+  if (pause) return { ...common, problem: `stands still: ${pauseWords[pause]}; zfsdev resume ${name}` };
   try {
     const [guest, stored] = await Promise.all([askGuestUsage(ctx, found.instance), storedData(ctx, disk)]);
     const clean = Object.values(guest.cleanable).reduce((sum, size) => sum + size, 0);

@@ -12,6 +12,7 @@ import { driverFor } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
+import { resumeMachine } from './pause.ts';
 import { WarmDamaged } from './warm-check.ts';
 import { condemnWarm } from './warm-store.ts';
 import { warmStateFor } from './warm.ts';
@@ -117,6 +118,16 @@ export async function stop(
       () => driverFor(ctx, wholeInstance(found, true).spec).stop(wholeInstance(found, true), options),
     );
     return true;
+  });
+}
+
+/** Has a machine that stands still go on; gives false if it ran. @throws Failure `wrong-state` if it is stopped. */
+export async function resume(ctx: Context, name: InstanceName): Promise<boolean> {
+  await requireInstance(ctx, name);
+  return withInstanceLock(ctx, name, async () => {
+    const found = await requireInstance(ctx, name, { lockIsOurs: true });
+    if (found.status === 'running') return resumeMachine(ctx, name);
+    throw new Failure('wrong-state', `"${name}" does not run`, { hint: `zfsdev start ${name}` });
   });
 }
 
