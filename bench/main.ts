@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandLineFigures } from './command-line.ts';
 import { machineFigures } from './machine.ts';
+import { usageFigures } from './usage.ts';
 import { describeMachine, renderTable, type Figure } from './report.ts';
 
 // Usage: npm run bench [-- --quick]   writes bench/results.json and prints a Markdown table.
@@ -11,7 +12,10 @@ const quick = process.argv.includes('--quick');
 const kept = process.env['ZFSDEV_BENCH_HOME'];
 const home = kept ?? (await mkdtemp(join(tmpdir(), 'zfsdev-bench-')));
 try {
-  const figures: Figure[] = [...(await commandLineFigures()), ...(quick ? [] : await machineFigures(home))];
+  const figures: Figure[] = [
+    ...(await commandLineFigures()),
+    ...(quick ? [] : [...(await usageFigures()), ...(await machineFigures(home))]),
+  ];
   const document = { machine: describeMachine(), date: new Date().toISOString().slice(0, 10), figures };
   await mkdir('bench', { recursive: true });
   await writeFile('bench/results.json', `${JSON.stringify(document, null, 2)}\n`);

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import { messageOf } from '../core/errors.ts';
 import { exists } from '../host/files.ts';
-import { heldBySnapshots, kindOf, readQcow2, type DiskKind } from './qcow2.ts';
+import { heldBySnapshots, readDisk, type DiskKind } from './qcow2.ts';
 
 /** One disk file as it lies on the host; a sample, as a running machine goes on writing. All sizes in bytes. */
 export interface DiskUsage {
@@ -33,9 +33,9 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
     return { ...nothing, problem: `${basename(path)} can't be looked at: ${messageOf(error)}` };
   }
   try {
-    const kind = await kindOf(path);
-    if (kind !== 'qcow2') return { ...nothing, ...size, kind };
-    const { virtual, backing, snapshots, corrupt } = await readQcow2(path);
+    const content = await readDisk(path);
+    if (content.kind !== 'qcow2') return { ...nothing, ...size, kind: content.kind };
+    const { virtual, backing, snapshots, corrupt } = content.qcow2;
     const whole =
       backing === undefined ? undefined : isAbsolute(backing) ? backing : resolve(dirname(path), backing);
     const problem = corrupt
@@ -45,7 +45,7 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
         : undefined;
     return {
       path,
-      kind,
+      kind: 'qcow2',
       virtual,
       actual: size.actual,
       snapshots: snapshots.length,

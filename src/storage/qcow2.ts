@@ -47,28 +47,24 @@ const compressedFlag = 1n << 62n;
 const maxTable = 32 * 1024 * 1024;
 const maxSnapshots = 65_536;
 
-/** @throws Failure `files` if it can't be read. */
-export async function kindOf(path: string): Promise<DiskKind> {
+/** What a disk file is, and what it tells of itself if it is a qcow2. */
+export type DiskContent =
+  { readonly kind: 'qcow2'; readonly qcow2: Qcow2 } | { readonly kind: Exclude<DiskKind, 'qcow2'> };
+
+/** @throws Failure `files` if it can't be read, or begins as a qcow2 and isn't one that makes sense. */
+export async function readDisk(path: string): Promise<DiskContent> {
   return withFile(path, async (file) => {
     const start = await read(file, 0, 4, true);
-    if (start.length === 4 && start.readUInt32BE(0) === magic) return 'qcow2';
+    if (start.length === 4 && start.readUInt32BE(0) === magic) {
+      const { virtual, clusterSize, backing, backingFormat, snapshots, corrupt } = await readHeader(file);
+      const optional = {
+        ...(backing === undefined ? {} : { backing }),
+        ...(backingFormat === undefined ? {} : { backingFormat }),
+      };
+      return { kind: 'qcow2', qcow2: { virtual, clusterSize, snapshots, corrupt, ...optional } };
+    }
     const volume = await read(file, 0x8001, 5, true);
-    return volume.toString('latin1') === 'CD001' ? 'iso' : 'raw';
-  });
-}
-
-/** @throws Failure `files` if it can't be read, or isn't a qcow2 that makes sense. */
-export async function readQcow2(path: string): Promise<Qcow2> {
-  return withFile(path, async (file) => {
-    const { virtual, clusterSize, backing, backingFormat, snapshots, corrupt } = await readHeader(file);
-    return {
-      virtual,
-      clusterSize,
-      snapshots,
-      corrupt,
-      ...(backing === undefined ? {} : { backing }),
-      ...(backingFormat === undefined ? {} : { backingFormat }),
-    };
+    return { kind: volume.toString('latin1') === 'CD001' ? 'iso' : 'raw' };
   });
 }
 

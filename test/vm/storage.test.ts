@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { readQcow2, heldBySnapshots } from '../../src/storage/qcow2.ts';
+import { heldBySnapshots, readDisk, type Qcow2 } from '../../src/storage/qcow2.ts';
 import { shell } from '../support/zfsdev.ts';
 
 const zfsdev = shell(inject('vmHome'));
@@ -41,6 +41,12 @@ async function usage(): Promise<Usage['machines'][number]> {
   const [machine] = machines;
   if (!machine) throw new Error('it is not listed');
   return machine;
+}
+
+async function readQcow2(path: string): Promise<Qcow2> {
+  const content = await readDisk(path);
+  if (content.kind !== 'qcow2') throw new Error(content.kind);
+  return content.qcow2;
 }
 
 const actual = async (): Promise<number> => (await stat(disk)).blocks * 512;
