@@ -29,8 +29,13 @@ const leastRoom = 64 * MiB;
 /** Whether a running machine stands still, and why; undefined if it doesn't, or can't be asked now. */
 export async function pauseOf(ctx: Context, found: Inspection): Promise<Pause | undefined> {
   if (found.status !== 'running' || found.instance.state.driver !== 'qemu') return undefined;
+  return pauseOfMachine(ctx, found.name);
+}
+
+/** As `pauseOf`, for a machine of the built-in driver that may be starting. */
+export async function pauseOfMachine(ctx: Context, name: InstanceName): Promise<Pause | undefined> {
   try {
-    return await withQmp(ctx, found.name, patience, askPause);
+    return await withQmp(ctx, name, patience, askPause);
   } catch (error) {
     if (error instanceof Failure) return undefined;
     throw error;

@@ -12,6 +12,7 @@ import { findQemu, hostArchitecture } from '../qemu/binary.ts';
 import { kernelCommandLine, type Machine } from '../qemu/machine.ts';
 import type { Instance } from './instance.ts';
 import { findMachine, killMachine } from './machine-process.ts';
+import { pauseOfMachine, pauseWords } from './pause.ts';
 import { freePort } from './ports.ts';
 import { waitUntilReady } from './readiness.ts';
 import type { State } from './state.ts';
@@ -48,10 +49,14 @@ export async function startMachine(
 function ready(ctx: Context, { name, spec }: Instance, deadline: Deadline): Promise<void> {
   const paths = ctx.paths.instance(name);
   const isAlive = async (): Promise<boolean> => (await findMachine(ctx, paths.pid)) !== undefined;
+  const standsStill = async (): Promise<string | undefined> => {
+    const pause = await pauseOfMachine(ctx, name);
+    return pause && pauseWords[pause];
+  };
   return waitUntilReady(
     ctx,
     spec,
-    { name, eventLog: paths.events, consoleLog: paths.console, isAlive },
+    { name, eventLog: paths.events, consoleLog: paths.console, isAlive, standsStill },
     deadline,
   );
 }

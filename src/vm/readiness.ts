@@ -49,7 +49,12 @@ export interface Guest {
   readonly eventLog: string;
   readonly consoleLog: string;
   readonly isAlive: () => Promise<boolean>;
+  /** Whether it stands still though its process runs: why, in words. */
+  readonly standsStill: () => Promise<string | undefined>;
 }
+
+/** Milliseconds between two questions whether the machine stands still, which disturb QEMU a little. */
+const stillEvery = 2_000;
 
 /**
  * Waits until the guest says that it is ready. Ends by success, by the deadline, by a failure the guest reports, or by
@@ -63,8 +68,16 @@ export async function waitUntilReady(
 ): Promise<void> {
   for (const probe of probesOf(spec)) {
     await step(ctx.emit, probe.step, probe.title, async (progress) => {
+      let asked = performance.now();
+      const look = async (): Promise<true | undefined> => {
+        const passed = await check(probe, guest, progress);
+        if (passed || performance.now() - asked < stillEvery) return passed;
+        asked = performance.now();
+        await refuseStandstill(guest);
+        return undefined;
+      };
       try {
-        await poll(probe.title.toLowerCase(), () => check(probe, guest, progress), {
+        await poll(probe.title.toLowerCase(), look, {
           deadline,
           signal: ctx.signal,
           longest: 100,
@@ -74,6 +87,15 @@ export async function waitUntilReady(
       }
     });
   }
+}
+
+/** A host without room pauses the guest, which would not get ready however long one waits. */
+async function refuseStandstill({ name, standsStill }: Guest): Promise<void> {
+  const why = await standsStill();
+  if (why === undefined) return;
+  throw new Failure('no-space', `the machine "${name}" stands still: ${why}`, {
+    hint: 'zfsdev usage tells what takes the room',
+  });
 }
 
 async function check(
@@ -129,7 +151,7 @@ async function explain(error: unknown, probe: Probe, guest: Guest): Promise<unkn
   const tail = tellingPart(await consoleOf(guest));
   return new Failure(error.reason, error.message, {
     detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
-    hint: probe.hint,
+    hint: error.hint ?? probe.hint,
     data: error.data,
     cause: error,
   });

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
@@ -42,6 +42,17 @@ it('plan says that it does not fit, by how much, and what to do', async () => {
   expect(plan.stdout).toContain('too little for any machine');
   const tiny = await zfsdev('up', 'zfs-test', '--name', 'full');
   expect(tiny.exitCode).toBe(3);
+});
+
+it('a machine that comes to a standstill while it boots is given up at once, not at the deadline', async () => {
+  const filler = join(small, 'filler');
+  const { bavail, bsize } = await statfs(small);
+  // Room for the instance's initrd and an empty disk, and not for what the first boot writes.
+  await writeFile(filler, Buffer.alloc(bavail * bsize - 6 * MiB, 1));
+  const up = await zfsdev('up', 'zfs-test', '--name', 'full', '--cold', '--overcommit', '--timeout', '30m');
+  expect(up.stderr).toContain("stands still: the host's disk was full");
+  expect(up.exitCode).toBe(3);
+  await rm(filler);
 });
 
 it('a guest on a full host stands still, is told so everywhere, and goes on with nothing lost once there is room', async () => {
