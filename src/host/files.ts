@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 
@@ -49,6 +49,25 @@ export async function writeFileAtomically(
       hint: hasCode(error, 'ENOSPC', 'EDQUOT') ? 'make room there, then try again' : 'check its permissions',
       cause: error,
     });
+  }
+}
+
+/**
+ * Opens a file for reading, and closes it whatever happens.
+ * @throws Failure of `work` as it is; `files` for anything else, the file's own trouble.
+ */
+export async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {
+  try {
+    const file = await open(path, 'r');
+    try {
+      return await work(file);
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    const why = hasCode(error, 'ENOENT') ? 'it is not there' : messageOf(error);
+    throw new Failure('files', `${path} can't be read: ${why}`, { cause: error });
   }
 }
 

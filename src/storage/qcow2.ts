@@ -1,5 +1,5 @@
-import { open, type FileHandle } from 'node:fs/promises';
-import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import type { FileHandle } from 'node:fs/promises';
+import { withFile } from '../host/files.ts';
 
 /** What a qcow2 file tells of itself in its header and snapshot table; read directly, without a process. */
 export interface Qcow2 {
@@ -199,18 +199,4 @@ async function read(file: FileHandle, offset: number, length: number, mayBeShort
   const { bytesRead, buffer } = await file.read(Buffer.alloc(length), 0, length, offset);
   if (bytesRead < length && !mayBeShort) throw new Error('it ends too early');
   return buffer.subarray(0, bytesRead);
-}
-
-async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {
-  try {
-    const file = await open(path, 'r');
-    try {
-      return await work(file);
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    const why = hasCode(error, 'ENOENT') ? 'it is not there' : messageOf(error);
-    throw new Failure('files', `${path} can't be read: ${why}`, { cause: error });
-  }
 }

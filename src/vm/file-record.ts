@@ -1,8 +1,8 @@
-import { open, type FileHandle } from 'node:fs/promises';
+import type { FileHandle } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import * as v from 'valibot';
-import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { withFile } from '../host/files.ts';
 import { dataExtents } from '../qemu/img.ts';
 
 const chunkSize = 4 * 1024 * 1024;
@@ -152,18 +152,4 @@ function split([offset, length]: Extent): Extent[] {
     offset + i * chunkSize,
     Math.min(chunkSize, length - i * chunkSize),
   ]);
-}
-
-async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {
-  try {
-    const file = await open(path, 'r');
-    try {
-      return await work(file);
-    } finally {
-      await file.close();
-    }
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure('files', `${path} can't be read: ${messageOf(error)}`, { cause: error });
-  }
 }
