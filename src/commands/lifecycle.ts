@@ -1,7 +1,7 @@
-import { parseName, type InstanceName } from '../core/names.ts';
+import type { InstanceName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import * as lifecycle from '../vm/lifecycle.ts';
-import { requireInstance } from '../vm/store.ts';
+import { eachInstance } from './each-instance.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
 export interface LifecycleOptions extends GlobalOptions {
@@ -16,14 +16,11 @@ async function forEach(
   would: string,
   act: (name: InstanceName) => Promise<string>,
 ): Promise<void> {
-  const checked = [...new Set(names)].map(parseName);
-  for (const name of checked) await requireInstance(session.ctx, name);
-  if (session.ctx.dryRun) {
-    for (const name of checked) session.ctx.emit({ type: 'would', text: `${would} ${name}` });
-    return;
-  }
-  const results: { name: string; outcome: string }[] = [];
-  for (const name of checked) results.push({ name, outcome: await act(name) });
+  const results = await eachInstance(session, names, would, async (name) => ({
+    name,
+    outcome: await act(name),
+  }));
+  if (!results) return;
   await session.answer({ instances: results }, () =>
     results.map(({ name, outcome }) => `${session.paint('good', name)} ${outcome}\n`).join(''),
   );

@@ -1,10 +1,10 @@
 import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
-import { parseName, type InstanceName } from '../core/names.ts';
+import type { InstanceName } from '../core/names.ts';
 import { compactDisk, type Reclaimed } from '../storage/compact.ts';
 import type { CleanableKind } from '../storage/guest-usage.ts';
 import { cleanGuest, trimGuest } from '../storage/reclaim.ts';
-import { requireInstance } from '../vm/store.ts';
+import { eachInstance } from './each-instance.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
 export interface ReclaimOptions extends GlobalOptions {
@@ -42,14 +42,8 @@ async function each(
   verb: string,
   work: (name: InstanceName) => Promise<Reclaimed>,
 ): Promise<void> {
-  const names = [...new Set(texts)].map(parseName);
-  for (const name of names) await requireInstance(session.ctx, name);
-  if (session.ctx.dryRun) {
-    for (const name of names) session.ctx.emit({ type: 'would', text: `${verb} ${name}` });
-    return;
-  }
-  const done: Reclaimed[] = [];
-  for (const name of names) done.push(await work(name));
+  const done = await eachInstance(session, texts, verb, work);
+  if (!done) return;
   await session.answer({ reclaimed: done.map(document) }, () =>
     done.map((one) => line(session, one)).join(''),
   );
