@@ -2,6 +2,7 @@ import { lstat, readdir, readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import { exists } from '../host/files.ts';
 
 /** A Lima instance as its folder shows it; limactl isn't asked, and need not be there. */
 export interface LimaInstance {
@@ -30,7 +31,7 @@ export async function limaInstances(env: Readonly<NodeJS.ProcessEnv>): Promise<L
 }
 
 async function limaInstance(name: string, folder: string): Promise<LimaInstance | undefined> {
-  if (!(await present(join(folder, 'lima.yaml')))) return undefined;
+  if (!(await exists(join(folder, 'lima.yaml')))) return undefined;
   const disks = new Map<string, string>();
   for (const path of diskNames.map((disk) => join(folder, disk))) {
     try {
@@ -57,13 +58,6 @@ async function runs(folder: string): Promise<boolean> {
     }
   }
   return false;
-}
-
-async function present(path: string): Promise<boolean> {
-  return stat(path).then(
-    () => true,
-    () => false,
-  );
 }
 
 async function isLink(path: string): Promise<boolean> {

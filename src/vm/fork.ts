@@ -39,7 +39,6 @@ export async function forkMachine(
     ...state,
     imageDigest: warm.imageDigest,
     warm: warm.key,
-    diskBound: state.diskBound,
     accelerator: warm.accelerator,
   };
   await writeState(ctx, spec.name, forked);
