@@ -46,7 +46,7 @@ export const debian = {
   'etc/subgid': 'ada:100000:65536\n',
   'usr/share/keyrings/debian-archive-keyring.gpg': '',
   'usr/share/keyrings/debian-archive-trixie-automatic.gpg': '',
-  'var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages': '',
+  'var/lib/apt/lists/mirror.example_debian_dists_bookworm_main_binary-amd64_Packages': '',
 };
 
 export interface Scene {

@@ -35,7 +35,7 @@ describe('packages', () => {
 describe('what apt-get and brew say', () => {
   it.each([
     [
-      'Get:3 http://deb.debian.org/debian trixie/main amd64 qemu-utils amd64 1:10.0.2+ds-2 [2,115 kB]',
+      'Get:3 http://mirror.example/debian trixie/main amd64 qemu-utils amd64 1:10.0.2+ds-2 [2,115 kB]',
       'fetch qemu-utils (2,115 kB)',
     ],
     ['Unpacking qemu-utils (1:10.0.2+ds-2) ...', 'unpacking qemu-utils'],

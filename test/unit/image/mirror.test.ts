@@ -4,7 +4,7 @@ import { checkMirror, debianMirror, osRelease } from '../../../src/image/mirror.
 describe('debianMirror', () => {
   // Lines of apt 2.6 (Debian 12) with this room's --format; the last field is empty before the first apt-get update.
   const own = 'http://mirror.example/debian/|bookworm|main|Debian';
-  const security = 'http://deb.debian.org/debian-security/|bookworm-security|main|Debian';
+  const security = 'http://mirror.example/debian-security/|bookworm-security|main|Debian';
   const vendor = 'https://packages.example.com/debian/12/prod/|bookworm|main|example bookworm';
 
   test.each([
@@ -30,11 +30,11 @@ test('osRelease reads with and without quotes', () => {
 });
 
 describe('checkMirror', () => {
-  test.each(['http://deb.debian.org/debian', 'https://u:p@m.example:8080/d%20x', 'file:///srv/debian'])(
+  test.each(['http://mirror.example/debian', 'https://u:p@m.example:8080/d%20x', 'file:///srv/debian'])(
     'accepts %s',
     (text) => expect(checkMirror(`${text}/`)).toBe(text),
   );
-  test.each(['', 'deb.debian.org/debian', 'http://a b', "http://x/'$(id)", 'ftp://x/debian'])(
+  test.each(['', 'mirror.example/debian', 'http://a b', "http://x/'$(id)", 'ftp://x/debian'])(
     'refuses "%s"',
     (text) => expect(() => checkMirror(text)).toThrow(/is not the address/),
   );
