@@ -1,0 +1,65 @@
+import type { Command } from 'commander';
+import { dryRun, json, mirror, type Options, type Perform } from './options.ts';
+
+/** Commands for base images. */
+export function declareImage(program: Command, perform: Perform): void {
+  const image = program.command('image').description('build and keep the base images of the built-in driver');
+  image
+    .command('build')
+    .description('build an image, unless it is there')
+    .option('--flavour <flavour>', 'zfs, or base (without ZFS)', 'zfs')
+    .option('--suite <suite>', 'Debian release: trixie or sid', 'trixie')
+    .option('--rebuild', 'build it again although it is there')
+    .addOption(mirror())
+    .addOption(dryRun())
+    .addOption(json())
+    .action((_: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('../commands/image.ts')).build(session, options),
+      );
+    });
+  image
+    .command('list')
+    .alias('ls')
+    .description('list all images')
+    .addOption(json())
+    .action((_: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('../commands/image.ts')).list(session),
+      ),
+    );
+  image
+    .command('inspect')
+    .argument('<digest>', 'the digest or its beginning')
+    .description('tell all about one image')
+    .addOption(json())
+    .action((digest: string, _: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('../commands/image.ts')).inspect(session, digest),
+      ),
+    );
+  image
+    .command('remove')
+    .alias('rm')
+    .argument('<digest>', 'the digest or its beginning')
+    .description('remove an image that no instance stands on')
+    .addOption(dryRun())
+    .addOption(json())
+    .action((digest: string, _: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('../commands/image.ts')).remove(session, digest),
+      ),
+    );
+  image
+    .command('prune')
+    .description('remove all images that no instance stands on, and what only they needed')
+    .addOption(dryRun())
+    .addOption(json())
+    .action((_: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('../commands/image.ts')).prune(session),
+      );
+    });
+}
