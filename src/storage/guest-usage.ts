@@ -23,6 +23,9 @@ export const cleanable: Readonly<Record<CleanableKind, string>> = {
   logs: '/var/log/*.gz /var/log/*.[0-9] /var/log/*.old /var/log/*/*.gz /var/log/*/*.[0-9] /var/log/journal/*/*@*',
 };
 
+/** What a template's pool lies on. */
+export const poolFiles = '/zfs-disks/*.img';
+
 /** One word and figures a line; nothing that isn't there is an error. */
 const script = [
   `df -B1 --output=size,used / | sed -n '2s/^/root /p'`,
@@ -30,7 +33,7 @@ const script = [
     ([kind, patterns]) =>
       `echo ${kind} $(du -sB1 ${patterns} 2>/dev/null | awk '{ sum += $1 } END { print sum + 0 }')`,
   ),
-  'echo files $(du -cB1 /zfs-disks/*.img 2>/dev/null | tail -n 1 | cut -f 1)',
+  `echo files $(du -cB1 ${poolFiles} 2>/dev/null | tail -n 1 | cut -f 1)`,
   `command -v zpool >/dev/null && zpool list -Hp -o name,size,alloc | sed 's/^/pool /'`,
   'true',
 ].join('\n');

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { heldBySnapshots, readDisk, type Qcow2 } from '../../src/storage/qcow2.ts';
+import { heldBySnapshots, readDisk, type Qcow2 } from '../../src/qemu/qcow2.ts';
 import { shell } from '../support/zfsdev.ts';
 
 const zfsdev = shell(inject('vmHome'));
@@ -72,8 +72,8 @@ describe('the room that a machine takes', () => {
     };
     expect(reclaimed[0]?.beforeBytes).toBe(before);
     expect(reclaimed[0]?.afterBytes).toBe(await actual());
-    // Of 140 MiB; ZFS leaves a part of what it freed on the disks, whatever it is told to trim.
-    expect(reclaimed[0]?.freedBytes).toBeGreaterThan(0.7 * 140 * MiB);
+    // Of 140 MiB; trimming a pool writes of its own accord, about 15 MiB however much there was to free.
+    expect(reclaimed[0]?.freedBytes).toBeGreaterThan(0.85 * 140 * MiB);
     expect(await guest('ls /usr/src; zpool status -x')).toBe('all pools are healthy');
   });
 
