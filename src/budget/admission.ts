@@ -1,9 +1,25 @@
 import { Failure } from '../core/errors.ts';
-import { formatBytes, GiB } from '../core/bytes.ts';
+import { formatBytes, GiB, parseBytes } from '../core/bytes.ts';
 import { filesystemOf } from '../host/free-space.ts';
 
-/** Kept free on every host filesystem, so that the host itself goes on. */
-export const reserve = 2 * GiB;
+const defaultReserve = 2 * GiB;
+
+/**
+ * Bytes kept free on every host filesystem, so that the host itself goes on: `ZFSDEV_RESERVE`, else 2 GiB.
+ * @throws Failure `usage` for a size that isn't one
+ */
+export function reserveOf(env: Readonly<NodeJS.ProcessEnv>): number {
+  const text = env['ZFSDEV_RESERVE'];
+  if (!text) return defaultReserve;
+  try {
+    return parseBytes(text);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    throw new Failure('usage', `ZFSDEV_RESERVE: ${error.message}`, {
+      hint: 'for instance ZFSDEV_RESERVE=4GiB',
+    });
+  }
+}
 
 /** Something that can grow on the host. */
 export interface Claim {
@@ -29,8 +45,8 @@ export interface FilesystemPlan {
   readonly left: number;
 }
 
-/** Sums up claims for each host filesystem. */
-export async function plan(claims: readonly Claim[]): Promise<FilesystemPlan[]> {
+/** Sums up claims for each host filesystem; `reserve` bytes of each are not to be had. */
+export async function plan(claims: readonly Claim[], reserve: number): Promise<FilesystemPlan[]> {
   const byDevice = new Map<number, { path: string; free: number; total: number; claims: Claim[] }>();
   const known = new Map<string, Awaited<ReturnType<typeof filesystemOf>>>();
   for (const claim of claims) {
@@ -48,7 +64,8 @@ export async function plan(claims: readonly Claim[]): Promise<FilesystemPlan[]> 
 
 /**
  * Refuses when the worst case of everything, or the space a newcomer of this kind needs to be comfortable, doesn't fit.
- * @param needed free space asked for besides the bounds (the templates' own threshold), in bytes.
+ * @param needed `what` as it reads after "in the worst case"; `free`: bytes asked for besides the bounds (the templates'
+ *   own threshold).
  * @throws Failure `no-space` (exit 3) with the table of what takes what.
  */
 export function admit(
@@ -66,7 +83,7 @@ export function admit(
       `in the worst case ${needed.what} doesn't fit on ${filesystem.path}: ${formatBytes(short)} too little`,
       {
         detail: claimsTable(filesystem, needed),
-        hint: 'zfsdev delete NAME gives an instance back, zfsdev image prune unused images\nor go on at your own risk with --overcommit',
+        hint: 'zfsdev usage tells what takes it; zfsdev delete NAME, zfsdev warm prune and zfsdev image prune give it back\nor go on at your own risk with --overcommit',
         data: { plan: filesystem, short },
       },
     );

@@ -4,6 +4,7 @@ import {
   dryRun,
   json,
   mirror,
+  overcommit,
   timeout,
   wholeNumber,
   type Options,
@@ -28,7 +29,7 @@ export function declareLifecycle(program: Command, perform: Perform): void {
     .option('--driver <driver>', 'qemu or lima')
     .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
     .option('--cold', 'boot from the image instead of forking a warm machine')
-    .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
+    .addOption(overcommit())
     .option('--install-deps', 'install missing programs of the host first (zfsdev doctor --fix)')
     .option('--yes', 'answer yes to every question')
     .addOption(mirror())
@@ -60,6 +61,7 @@ export function declareLifecycle(program: Command, perform: Perform): void {
           : 'cut the power instead of shutting down',
       );
     if (verb !== 'delete') command.addOption(timeout(verb === 'stop' ? '3m' : '10m'));
+    if (verb === 'start' || verb === 'restart') command.addOption(overcommit());
     command
       .addOption(dryRun())
       .addOption(json())
@@ -134,7 +136,7 @@ function declareRun(program: Command, perform: Perform): void {
     .option('--driver <driver>', 'qemu or lima')
     .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
     .option('--cold', 'boot from the image instead of forking a warm machine')
-    .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
+    .addOption(overcommit())
     .addOption(mirror())
     .addOption(dryRun())
     .addOption(timeout('1h'))

@@ -24,6 +24,9 @@ export const timeout = (fallback: string): Option =>
 export const mirror = (): Option =>
   new Option('--mirror <url>', "Debian mirror for building an image (default: the host's own)");
 
+export const overcommit = (): Option =>
+  new Option('--overcommit', "go on although the worst case doesn't fit the host's disk");
+
 /** Gathers the values of an option that may be given several times. */
 export function collect(value: string, all: string[] = []): string[] {
   return [...all, value];

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { collect, dryRun, json, type Options, type Perform } from './options.ts';
+import { collect, dryRun, json, overcommit, type Options, type Perform } from './options.ts';
 
 /** Commands about disk space. */
 export function declareStorage(program: Command, perform: Perform): void {
@@ -47,7 +47,8 @@ function declareReclaim(program: Command, perform: Perform): void {
     .description(
       'write the disks of stopped machines anew, compressed; verified before it replaces the old one',
     )
-    .option('--drop-snapshots', 'even if they have snapshots, which are lost');
+    .option('--drop-snapshots', 'even if they have snapshots, which are lost')
+    .addOption(overcommit());
   for (const command of [trim, clean, compact]) {
     command
       .argument('<name...>', 'instances')

@@ -1,5 +1,14 @@
 import type { Command } from 'commander';
-import { dryRun, json, mirror, timeout, wholeNumber, type Options, type Perform } from './options.ts';
+import {
+  dryRun,
+  json,
+  mirror,
+  overcommit,
+  timeout,
+  wholeNumber,
+  type Options,
+  type Perform,
+} from './options.ts';
 
 /** Commands for saved machines. */
 export function declareWarm(program: Command, perform: Perform): void {
@@ -12,7 +21,7 @@ export function declareWarm(program: Command, perform: Perform): void {
       .option('--pool-size <size>', "size of each of the pool's files")
       .option('--suite <suite>', 'Debian release of the image: trixie or sid')
       .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
-      .option('--overcommit', "go on although the worst case doesn't fit the host's disk")
+      .addOption(overcommit())
       .addOption(mirror())
       .addOption(timeout('10m'));
   specOptions(warm.command('key').argument('<template>', 'a template or a YAML file'))

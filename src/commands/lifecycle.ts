@@ -7,6 +7,7 @@ import type { GlobalOptions, Session } from './session.ts';
 export interface LifecycleOptions extends GlobalOptions {
   readonly force?: boolean;
   readonly timeout?: string;
+  readonly overcommit?: boolean;
 }
 
 /** Does one thing to each instance in turn, names checked before the first is touched, and tells what came of it. */
@@ -32,7 +33,10 @@ export async function start(
   options: LifecycleOptions,
 ): Promise<void> {
   await forEach(session, names, 'start', async (name) => {
-    const { outcome } = await lifecycle.start(session.ctx, name, deadlineOf(options, '10m'));
+    const { outcome } = await lifecycle.start(session.ctx, name, {
+      deadline: deadlineOf(options, '10m'),
+      overcommit: options.overcommit === true,
+    });
     return outcome === 'already-running' ? 'is running already' : 'is started';
   });
 }
@@ -57,9 +61,11 @@ export async function restart(
   options: LifecycleOptions,
 ): Promise<void> {
   await forEach(session, names, 'stop and start', async (name) => {
-    const deadline = deadlineOf(options, '10m');
-    await lifecycle.stop(session.ctx, name, { force: options.force === true, deadline });
-    await lifecycle.start(session.ctx, name, deadline);
+    await lifecycle.restart(session.ctx, name, {
+      deadline: deadlineOf(options, '10m'),
+      overcommit: options.overcommit === true,
+      force: options.force === true,
+    });
     return 'is restarted';
   });
 }

@@ -68,9 +68,14 @@ function document({ machines, peak, steady, filesystems, fits, advice }: DiskPla
       boundBytes: bound,
       temporary,
     })),
-    filesystems: filesystems.map(({ path, free, growth, reserve, left }) => ({
+    filesystems: filesystems.map(({ path, free, claims, growth, reserve, left }) => ({
       path,
       freeBytes: free,
+      claims: claims.map(({ what, bound, allocated }) => ({
+        what,
+        boundBytes: bound,
+        allocatedBytes: allocated,
+      })),
       growthBytes: growth,
       reserveBytes: reserve,
       leftBytes: left,

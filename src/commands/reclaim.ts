@@ -10,6 +10,7 @@ import type { GlobalOptions, Session } from './session.ts';
 export interface ReclaimOptions extends GlobalOptions {
   readonly keep?: readonly string[];
   readonly dropSnapshots?: boolean;
+  readonly overcommit?: boolean;
 }
 
 /** `zfsdev trim`: what a running guest no longer uses goes back to the host. */
@@ -25,8 +26,8 @@ export function clean(session: Session, names: readonly string[], options: Recla
 
 /** `zfsdev compact`: writes the disk of a stopped machine anew. */
 export function compact(session: Session, names: readonly string[], options: ReclaimOptions): Promise<void> {
-  const dropSnapshots = options.dropSnapshots === true;
-  return each(session, names, 'compact', (name) => compactDisk(session.ctx, name, { dropSnapshots }));
+  const how = { dropSnapshots: options.dropSnapshots === true, overcommit: options.overcommit === true };
+  return each(session, names, 'compact', (name) => compactDisk(session.ctx, name, how));
 }
 
 function kindOf(text: string): CleanableKind {

@@ -42,7 +42,10 @@ export async function up(
 ): Promise<void> {
   const began = performance.now();
   const { ctx } = session;
-  const deadline = deadlineIn(parseDuration(options.timeout ?? '10m'));
+  const how = {
+    deadline: deadlineIn(parseDuration(options.timeout ?? '10m')),
+    overcommit: options.overcommit === true,
+  };
   if (options.installDeps) {
     const { installDependencies } = await import('../doctor/fix.ts');
     await installDependencies(session, { yes: options.yes === true });
@@ -59,10 +62,9 @@ export async function up(
   }
   await reap(ctx);
   const result = present
-    ? await start(ctx, present.name, deadline)
+    ? await start(ctx, present.name, how)
     : await bringUp(ctx, await resolveSpec(target ?? 'zfs-test', flags), {
-        deadline,
-        overcommit: options.overcommit === true,
+        ...how,
         cold: options.cold === true,
         ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
       });

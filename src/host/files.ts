@@ -101,3 +101,20 @@ export async function actualSize(path: string): Promise<number> {
     throw new Failure('files', `${path} can't be looked at: ${messageOf(error)}`, { cause: error });
   }
 }
+
+/**
+ * Makes an empty file of mode 0600 for a program that writes into it.
+ * @throws Failure `already-exists` (nothing is overwritten), `files`
+ */
+export async function claimFile(path: string): Promise<void> {
+  try {
+    await (await open(path, 'wx', 0o600)).close();
+  } catch (error) {
+    const taken = hasCode(error, 'EEXIST');
+    throw new Failure(
+      taken ? 'already-exists' : 'files',
+      taken ? `there is a disk at ${path} already` : `${path} can't be made: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}

@@ -12,6 +12,8 @@ export interface InstancePaths {
   readonly spec: string;
   readonly state: string;
   readonly disk: string;
+  /** The disk while it is written anew. */
+  readonly compacted: string;
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
@@ -84,6 +86,7 @@ function instancePaths(folder: string): InstancePaths {
     spec: join(folder, 'spec.json'),
     state: join(folder, 'state.json'),
     disk: join(folder, 'disk.qcow2'),
+    compacted: join(folder, 'disk.qcow2.compact'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
     console: join(folder, 'console.log'),

@@ -21,6 +21,11 @@ export interface RunOptions {
   readonly onLine?: (line: string) => void;
   /** In a session of its own, where the terminal's Ctrl-C does not reach it. */
   readonly detached?: boolean;
+  /**
+   * What the kernel sends it should zfsdev itself be killed outright, where the system can: without, a process that writes
+   * for minutes would go on with nobody left who wants it.
+   */
+  readonly orphanSignal?: 'KILL' | 'TERM';
   /** Appends all output to this file as well (a build log). */
   readonly logFile?: string;
 }
@@ -56,7 +61,7 @@ export function createRun(config: {
       throw new Error(`a writing command was called under --dry-run: ${printable(argv)}`);
     }
     config.verbose?.(printable(argv));
-    const [program, ...args] = argv;
+    const [program, ...args] = owned(argv, options);
     const child = execa(program, args, execaOptions(config.env, options));
     if (options.onLine) void forwardLines(child, options.onLine);
     const result = await child;
@@ -68,6 +73,14 @@ export function createRun(config: {
     }
     throw failureOf(argv, options, { ...result, stdout, stderr });
   };
+}
+
+function owned(
+  argv: readonly [string, ...string[]],
+  { orphanSignal }: RunOptions,
+): readonly [string, ...string[]] {
+  if (orphanSignal === undefined || process.platform !== 'linux') return argv;
+  return ['setpriv', '--pdeathsig', orphanSignal, ...argv];
 }
 
 /** Runs one program on this process's own standard input, output and error; gives its exit code (128 + n if killed). */
@@ -200,7 +213,7 @@ function failureOf(argv: readonly [string, ...string[]], options: RunOptions, ou
       data,
     });
   }
-  if (outcome.code === 'ENOENT') {
+  if (outcome.code === 'ENOENT' || outcome.stderr.startsWith('setpriv: failed to execute')) {
     const install = installCommand(program);
     return new Failure('dependency', `${program} is not installed, or not on PATH`, {
       hint: install ? `${install}\n(or: zfsdev doctor --fix)` : 'zfsdev doctor shows what is missing',

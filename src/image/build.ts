@@ -149,14 +149,6 @@ const contained = [
   '--',
 ] as const;
 
-/**
- * Even a zfsdev that is killed outright leaves no build running: the kernel tells its child. What it leaves on disk is
- * swept by the next build.
- */
-function dyingWithUs(): readonly [string, ...string[]] {
-  return ['setpriv', '--pdeathsig', isRoot() ? 'KILL' : 'TERM'];
-}
-
 async function bootstrap(
   stage: Stage,
   packages: readonly string[],
@@ -166,8 +158,7 @@ async function bootstrap(
   const { ctx, recipe, work, mirror, logFile } = stage;
   await ctx.run(
     [
-      ...dyingWithUs(),
-      ...(isRoot() ? contained : []),
+      ...(isRoot() ? contained : ([] as const)),
       'mmdebstrap',
       `--mode=${isRoot() ? 'root' : 'unshare'}`,
       '--variant=minbase',
@@ -188,6 +179,8 @@ async function bootstrap(
       effect: 'write',
       deadline: stageDeadline,
       signal: ctx.signal,
+      // What a killed build leaves on disk is swept by the next one.
+      orphanSignal: isRoot() ? 'KILL' : 'TERM',
       // A folder that every user may enter: / is one, this process's own may not be.
       cwd: '/',
       env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },

@@ -1,9 +1,11 @@
-import { open, realpath, rm } from 'node:fs/promises';
+import { realpath, rm } from 'node:fs/promises';
 import { basename, dirname, relative } from 'node:path';
 import * as v from 'valibot';
 import { bytes, type Bytes } from '../core/bytes.ts';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { claimFile } from '../host/files.ts';
+import type { RunOptions } from '../host/run.ts';
 
 /**
  * How overlays are laid out. Subclusters (`extended_l2`) are a 32nd of a cluster, so with 128k they are 4 KiB, a
@@ -89,6 +91,7 @@ export async function createOverlay(
   },
 ): Promise<void> {
   const backing = await backingPath(disk.path, disk.backing);
+  // qemu-img would make the file readable for all, and would overwrite one; it keeps the mode of an empty one.
   await claimFile(disk.path);
   try {
     await img(ctx, 'write', [
@@ -116,20 +119,6 @@ async function backingPath(overlay: string, backing: string): Promise<string> {
     throw new Failure(
       absent ? 'not-found' : 'files',
       `the backing file ${backing} of ${overlay} can't be found: ${messageOf(error)}`,
-      { cause: error },
-    );
-  }
-}
-
-/** qemu-img would make the file readable for all, and would overwrite one; it keeps the mode of an empty one. */
-async function claimFile(path: string): Promise<void> {
-  try {
-    await (await open(path, 'wx', 0o600)).close();
-  } catch (error) {
-    const taken = hasCode(error, 'EEXIST');
-    throw new Failure(
-      taken ? 'already-exists' : 'files',
-      taken ? `there is a disk at ${path} already` : `${path} can't be made: ${messageOf(error)}`,
       { cause: error },
     );
   }
@@ -223,15 +212,14 @@ export async function check(ctx: Context, path: string): Promise<CheckResult> {
 const wholeDiskDeadline = 6 * 3_600_000;
 
 /**
- * Writes what a qcow2 stores, and no more, compressed into a new file that stands on the same backing file. Snapshots in
- * it are left out.
+ * Writes what a qcow2 stores, and no more, compressed into an empty file (whose mode stays) that will stand on the same
+ * backing file. Snapshots in it are left out.
  */
 export async function compactTo(
   ctx: Context,
   disk: { readonly path: string; readonly backing?: string },
   target: string,
 ): Promise<void> {
-  await claimFile(target);
   const backing =
     disk.backing === undefined ? [] : ['-B', await backingPath(target, disk.backing), '-F', 'qcow2'];
   await img(
@@ -244,7 +232,7 @@ export async function compactTo(
       ...backing,
       ...[disk.path, target],
     ],
-    { deadline: wholeDiskDeadline },
+    { deadline: wholeDiskDeadline, orphanSignal: 'KILL' },
   );
 }
 
@@ -255,6 +243,7 @@ export async function compare(ctx: Context, a: string, b: string): Promise<boole
     effect: 'read',
     deadline: wholeDiskDeadline,
     signal: ctx.signal,
+    orphanSignal: 'KILL',
     accept: [1],
   });
   return exitCode === 0;
@@ -267,7 +256,7 @@ async function img(
   ctx: Context,
   effect: 'read' | 'write',
   args: readonly string[],
-  options: { readonly accept?: readonly number[]; readonly deadline?: number } = {},
+  options: Partial<Pick<RunOptions, 'accept' | 'deadline' | 'orphanSignal'>> = {},
 ): Promise<string> {
   const { stdout } = await ctx.run(['qemu-img', ...args], {
     effect,

@@ -1,15 +1,13 @@
-import { open, readdir, rename, rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
-import { reserve } from '../budget/admission.ts';
-import { formatBytes } from '../core/bytes.ts';
+import { open, rename, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { filesystemOf } from '../host/free-space.ts';
 import { actualSize } from '../host/files.ts';
 import { check, compactTo, compare } from '../qemu/img.ts';
+import { reserveCopy } from '../vm/admission.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
@@ -23,14 +21,16 @@ export interface Reclaimed {
 
 export interface CompactOptions {
   readonly dropSnapshots: boolean;
+  /** Go on although the copy might not fit beside the worst case of everything. */
+  readonly overcommit: boolean;
 }
 
 /**
  * Writes the disk of a stopped instance anew, compressed, without what no longer belongs to anything in it. The new file
  * is compared with the old one, cluster by cluster as the guest would read them, before it takes its place at once:
  * whenever this is cut off, one of them is there, whole.
- * @throws Failure `wrong-state` while it runs, or for snapshots that would be lost; `no-space`; `files` if the disk is
- *   damaged; `process`, `interrupted`.
+ * @throws Failure `wrong-state` while it runs, or for snapshots that would be lost; `no-space` before it begins, or when
+ *   the host's disk fills up on the way; `files` if the disk is damaged; `process`, `interrupted`.
  */
 export async function compactDisk(
   ctx: Context,
@@ -39,27 +39,41 @@ export async function compactDisk(
 ): Promise<Reclaimed> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
-    const path = ctx.paths.instance(name).disk;
+    const { disk: path, compacted } = ctx.paths.instance(name);
     await refuseRunning(ctx, name);
+    // What a killed compaction left: whoever made it held this lock.
+    await rm(compacted, { force: true });
     const disk = await soundDisk(ctx, name, path, options);
-    await sweep(path);
-    await checkRoom(name, disk);
-    const temporary = `${path}${suffix}`;
     await withUndo(async (undo) => {
-      undo.add('the half-made disk', () => rm(temporary, { force: true }));
+      undo.add('the half-made disk', () => rm(compacted, { force: true }));
+      await reserveCopy(ctx, name, options.overcommit);
       await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
-        compactTo(ctx, disk, temporary),
+        writeAnew(ctx, name, disk, compacted),
       );
-      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, temporary));
-      await flush(temporary);
-      await rename(temporary, path);
+      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
+      await flush(compacted);
+      await rename(compacted, path);
       await flush(dirname(path));
     });
     return { name, before: disk.actual, after: await actualSize(path) };
   });
 }
 
-const suffix = '.compact';
+async function writeAnew(ctx: Context, name: InstanceName, disk: DiskUsage, target: string): Promise<void> {
+  try {
+    await compactTo(ctx, disk, target);
+  } catch (error) {
+    if (!(error instanceof Failure) || !error.detail?.includes('No space left on device')) throw error;
+    throw new Failure(
+      'no-space',
+      `the host's disk was full before the disk of "${name}" was written anew; the old one stays`,
+      {
+        hint: `zfsdev usage tells what takes the room; zfsdev start ${name} && zfsdev clean ${name} needs none`,
+        cause: error,
+      },
+    );
+  }
+}
 
 async function refuseRunning(ctx: Context, name: InstanceName): Promise<void> {
   const found = await requireInstance(ctx, name, { lockIsOurs: true });
@@ -112,21 +126,6 @@ async function soundDisk(
   return disk;
 }
 
-/** The new file can't be larger than what the old one stores, and a little for its tables. */
-async function checkRoom(name: InstanceName, { path, actual }: DiskUsage): Promise<void> {
-  const { free, path: at } = await filesystemOf(path);
-  const needed = actual + reserve;
-  if (needed <= free) return;
-  throw new Failure(
-    'no-space',
-    `there is no room to write the disk of "${name}" anew: ${formatBytes(needed - free)} too little at ${at}`,
-    {
-      detail: `free ${formatBytes(free)}, needed up to ${formatBytes(actual)} and ${formatBytes(reserve)} reserve`,
-      hint: `zfsdev usage tells what takes it; zfsdev start ${name} && zfsdev clean ${name} needs no room`,
-    },
-  );
-}
-
 async function verify(ctx: Context, old: string, made: string): Promise<void> {
   const { corruptions, errors } = await check(ctx, made);
   if (corruptions + errors > 0 || !(await compare(ctx, old, made))) {
@@ -134,12 +133,6 @@ async function verify(ctx: Context, old: string, made: string): Promise<void> {
       hint: 'try again, and report it if it happens twice',
     });
   }
-}
-
-/** Removes what a killed compaction left; the caller holds the instance's lock. */
-async function sweep(path: string): Promise<void> {
-  const left = (await readdir(dirname(path))).filter((name) => name === `${basename(path)}${suffix}`);
-  await Promise.all(left.map((name) => rm(join(dirname(path), name), { force: true })));
 }
 
 async function flush(path: string): Promise<void> {

@@ -2,7 +2,7 @@ import { stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import { messageOf } from '../core/errors.ts';
 import { exists } from '../host/files.ts';
-import { heldBySnapshots, readDisk, type DiskKind } from './qcow2.ts';
+import { heldBySnapshots, readDisk, type DiskKind } from '../qemu/qcow2.ts';
 
 /** One disk file as it lies on the host; a sample, as a running machine goes on writing. All sizes in bytes. */
 export interface DiskUsage {

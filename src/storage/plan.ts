@@ -1,4 +1,4 @@
-import { plan, type Claim, type FilesystemPlan } from '../budget/admission.ts';
+import { plan, reserveOf, type Claim, type FilesystemPlan } from '../budget/admission.ts';
 import { adviceFor, type Advice } from '../budget/advice.ts';
 import type { Context } from '../host/context.ts';
 import { filesystemOf } from '../host/free-space.ts';
@@ -40,7 +40,10 @@ export async function planDisks(ctx: Context, templates: readonly string[]): Pro
     temporary: spec.pool === undefined,
   }));
   const sum = (all: readonly PlannedMachine[]): number => all.reduce((total, { bound }) => total + bound, 0);
-  const filesystems = await plan([...(await instanceClaims(ctx)), ...distinct(claims.flat())]);
+  const filesystems = await plan(
+    [...(await instanceClaims(ctx)), ...distinct(claims.flat())],
+    reserveOf(ctx.env),
+  );
   const { free } = await filesystemOf(ctx.paths.instances);
   return {
     machines,

@@ -1,39 +1,52 @@
-import { admit, plan, type Claim } from '../budget/admission.ts';
+import { admit, plan, reserveOf, type Claim } from '../budget/admission.ts';
 import { thresholdOf } from '../budget/threshold.ts';
 import { Failure } from '../core/errors.ts';
+import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
-import { actualSize, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
+import { actualSize, claimFile, exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
 import type { ProcessIdentity } from '../host/process-identity.ts';
+import { neededBySnapshots } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
 import { inspect, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
-/** How far every instance that is there can still grow. */
+/** How far every instance that is there can still grow, its snapshots and temporary copies included. */
 export async function instanceClaims(ctx: Context): Promise<Claim[]> {
-  const claims: Claim[] = [];
-  for (const name of await instanceNames(ctx)) {
-    const found = await inspect(ctx, name);
-    const state = found?.instance?.state;
-    if (!state) continue;
-    const { folder, disk, memory } = ctx.paths.instance(name);
-    claims.push({
-      what: `the disk of ${name}`,
-      path: folder,
-      bound: state.diskBound,
-      allocated: await actualSize(disk),
-    });
-    const spec = state.seed && found?.instance?.spec;
-    if (spec) claims.push({ ...memoryClaim(folder, spec), allocated: await actualSize(memory) });
-  }
+  const claims = await Promise.all((await instanceNames(ctx)).map((name) => claimsOf(ctx, name)));
+  return claims.flat();
+}
+
+async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
+  const found = await inspect(ctx, name);
+  const state = found?.instance?.state;
+  if (!state) return [];
+  const { folder, disk, memory, compacted } = ctx.paths.instance(name);
+  const [allocated, snapshots, copy] = await Promise.all([
+    actualSize(disk),
+    // A damaged disk can't be written to, and so can't grow.
+    neededBySnapshots(disk).catch(() => 0),
+    exists(compacted),
+  ]);
+  const claims: Claim[] = [
+    { what: `the disk of ${name}`, path: folder, bound: state.diskBound + snapshots, allocated },
+  ];
+  if (copy) claims.push({ ...copyClaim(folder, name, allocated), allocated: await actualSize(compacted) });
+  const spec = state.seed && found?.instance?.spec;
+  if (spec) claims.push({ ...memoryClaim(folder, spec), allocated: await actualSize(memory) });
   return claims;
 }
 
 /** The memory of a machine that is there to be saved lies in a file, which holds what the guest ever touched. */
 function memoryClaim(path: string, { name, memory }: Pick<Spec, 'name' | 'memory'>): Claim {
   return { what: `the memory of ${name}`, path, bound: memory, allocated: 0 };
+}
+
+/** A disk that is written anew can't take more than the old one, whose file stays until the new one is whole. */
+function copyClaim(path: string, name: string, allocated: number): Claim {
+  return { what: `the compacted disk of ${name} (temporary)`, path, bound: allocated, allocated: 0 };
 }
 
 /** What is asked for besides a spec. */
@@ -80,6 +93,31 @@ export async function reserveInstance(
   }
 }
 
+/**
+ * Admits the copy of a disk that is about to be written anew, and makes its empty file, from which moment it counts.
+ * @throws Failure `no-space`, `files`
+ */
+export async function reserveCopy(ctx: Context, name: InstanceName, overcommit: boolean): Promise<void> {
+  const { folder, disk, compacted } = ctx.paths.instance(name);
+  const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
+  try {
+    const own = copyClaim(folder, name, await actualSize(disk));
+    await checkClaims(ctx, [own], { what: own.what, path: folder, free: 0 }, overcommit);
+    await claimFile(compacted);
+  } finally {
+    await held.release();
+  }
+}
+
+/**
+ * Whether a machine that is there may be started: its worst case was admitted when it was made, but the host's disk may
+ * have filled up since. @throws Failure `no-space`, unless `overcommit`
+ */
+export async function checkStart(ctx: Context, name: InstanceName, overcommit: boolean): Promise<void> {
+  const path = ctx.paths.instance(name).folder;
+  await checkClaims(ctx, [], { what: `running "${name}"`, path, free: 0 }, overcommit);
+}
+
 /** @throws Failure `no-space`, unless `overcommit`: then a warning says what is at risk. */
 export async function checkBudget(
   ctx: Context,
@@ -87,13 +125,19 @@ export async function checkBudget(
   own: readonly Claim[],
   overcommit: boolean,
 ): Promise<void> {
-  const plans = await plan([...(await instanceClaims(ctx)), ...own]);
+  const path = ctx.paths.instance(spec.name).folder;
+  await checkClaims(ctx, own, { what: `"${spec.name}"`, path, free: thresholdOf(spec) }, overcommit);
+}
+
+async function checkClaims(
+  ctx: Context,
+  own: readonly Claim[],
+  needed: Parameters<typeof admit>[1],
+  overcommit: boolean,
+): Promise<void> {
+  const plans = await plan([...(await instanceClaims(ctx)), ...own], reserveOf(ctx.env));
   try {
-    admit(plans, {
-      what: `"${spec.name}"`,
-      path: ctx.paths.instance(spec.name).folder,
-      free: thresholdOf(spec),
-    });
+    admit(plans, needed);
   } catch (error) {
     if (!overcommit || !(error instanceof Failure) || error.reason !== 'no-space') throw error;
     ctx.emit({

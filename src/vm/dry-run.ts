@@ -1,4 +1,4 @@
-import { plan } from '../budget/admission.ts';
+import { plan, reserveOf } from '../budget/admission.ts';
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import type { Context } from '../host/context.ts';
 import type { Spec } from '../template/spec.ts';
@@ -15,7 +15,7 @@ export async function plannedUp(ctx: Context, spec: Spec, present: boolean): Pro
   if (present) return [`start the instance ${spec.name}`];
   const own = await driver.claims(spec);
   await checkBudget(ctx, spec, own, false);
-  const budgets = await plan([...(await instanceClaims(ctx)), ...own]);
+  const budgets = await plan([...(await instanceClaims(ctx)), ...own], reserveOf(ctx.env));
   return [
     `make the instance ${spec.name}: ${spec.cpus} cpus, ${exactBytes(spec.memory)} memory, ${exactBytes(spec.disk)} disk`,
     ...budgets.map(

@@ -7,6 +7,7 @@ import type { Deadline } from '../host/deadline.ts';
 import { lock } from '../host/lock.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Channel, Streams } from '../guest/channel.ts';
+import { checkStart } from './admission.ts';
 import type { Driver } from './driver.ts';
 import { driverFor } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
@@ -51,7 +52,7 @@ export async function up(ctx: Context, spec: Spec, options: UpOptions): Promise<
       const instance = wholeInstance(found);
       refuseOtherSpec(instance, spec);
       if (found.status === 'running') return { outcome: 'already-running', instance };
-      return { outcome: 'started', instance: await startLocked(ctx, instance, options.deadline) };
+      return { outcome: 'started', instance: await startLocked(ctx, instance, options) };
     }
     if (found) await driver.remove(spec.name);
     return { outcome: 'created', ...(await createAndStart(ctx, driver, spec, options)) };
@@ -86,18 +87,29 @@ async function createAndStart(
   return { instance };
 }
 
-/** @throws Failure `wrong-state` if it runs already. */
-export async function start(ctx: Context, name: InstanceName, deadline: Deadline): Promise<UpResult> {
+export interface StartOptions {
+  readonly deadline: Deadline;
+  /** Go on although the host's disk could fill up. */
+  readonly overcommit: boolean;
+}
+
+/** Starts a stopped instance; says so if it runs. @throws Failure `no-space`, `wrong-state` if it is broken. */
+export async function start(ctx: Context, name: InstanceName, options: StartOptions): Promise<UpResult> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
     const found = await requireInstance(ctx, name, { lockIsOurs: true });
     const instance = wholeInstance(found);
     if (found.status === 'running') return { outcome: 'already-running', instance };
-    return { outcome: 'started', instance: await startLocked(ctx, instance, deadline) };
+    return { outcome: 'started', instance: await startLocked(ctx, instance, options) };
   });
 }
 
-async function startLocked(ctx: Context, instance: Instance, deadline: Deadline): Promise<Instance> {
+async function startLocked(
+  ctx: Context,
+  instance: Instance,
+  { deadline, overcommit }: StartOptions,
+): Promise<Instance> {
+  await checkStart(ctx, instance.name, overcommit);
   return withUndo((undo) => driverFor(ctx, instance.spec).start(instance, undo, deadline));
 }
 
@@ -119,6 +131,19 @@ export async function stop(
     );
     return true;
   });
+}
+
+/** Stops and starts an instance. @throws Failure as both of them */
+export async function restart(
+  ctx: Context,
+  name: InstanceName,
+  options: StartOptions & { readonly force: boolean },
+): Promise<void> {
+  await requireInstance(ctx, name);
+  // Before it is stopped: a machine that may not start again is better left running.
+  if (!options.overcommit) await checkStart(ctx, name, false);
+  await stop(ctx, name, options);
+  await start(ctx, name, options);
 }
 
 /** Has a machine that stands still go on; gives false if it ran. @throws Failure `wrong-state` if it is stopped. */

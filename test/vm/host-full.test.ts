@@ -1,37 +1,21 @@
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { smallFilesystem, type SmallFilesystem } from '../support/filesystem.ts';
 import { shell, type Shell } from '../support/zfsdev.ts';
 
 const MiB = 2 ** 20;
-let folder: string;
-let small: string;
+let small: SmallFilesystem;
 let zfsdev: Shell;
 
-function call(...argv: [string, ...string[]]): void {
-  const { status, stderr } = spawnSync(argv[0], argv.slice(1), { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
-}
-
-// A file system of its own that can really be filled; the image is reached through a link.
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'zfsdev-full-'));
-  small = join(folder, 'small');
-  const file = join(folder, 'small.img');
-  await writeFile(file, '');
-  await truncate(file, 700 * MiB);
-  await mkdir(small);
-  call('mkfs.ext4', '-q', '-m', '0', file);
-  call('mount', '-o', 'loop', file, small);
-  await symlink(join(inject('vmHome'), 'images'), join(small, 'images'));
-  zfsdev = shell(small);
+  small = await smallFilesystem(700 * MiB, join(inject('vmHome'), 'images'));
+  zfsdev = shell(small.home);
 });
 afterAll(async () => {
   await zfsdev('delete', '--force', 'full');
-  call('umount', '--lazy', small);
-  await rm(folder, { recursive: true, force: true });
+  await small.remove();
 });
 
 it('plan says that it does not fit, by how much, and what to do', async () => {
@@ -45,20 +29,17 @@ it('plan says that it does not fit, by how much, and what to do', async () => {
 });
 
 it('a machine that comes to a standstill while it boots is given up at once, not at the deadline', async () => {
-  const filler = join(small, 'filler');
-  const { bavail, bsize } = await statfs(small);
   // Room for the instance's initrd and an empty disk, and not for what the first boot writes.
-  await writeFile(filler, Buffer.alloc(bavail * bsize - 6 * MiB, 1));
+  const makeRoom = await small.fillUpTo(6 * MiB);
   const up = await zfsdev('up', 'zfs-test', '--name', 'full', '--cold', '--overcommit', '--timeout', '30m');
   expect(up.stderr).toContain("stands still: the host's disk was full");
   expect(up.exitCode).toBe(3);
-  await rm(filler);
+  await makeRoom();
 });
 
 it('a guest on a full host stands still, is told so everywhere, and goes on with nothing lost once there is room', async () => {
   expect((await zfsdev('up', 'zfs-test', '--name', 'full', '--cold', '--overcommit')).exitCode).toBe(0);
-  const filler = join(small, 'filler');
-  await writeFile(filler, Buffer.alloc(450 * MiB, 1));
+  const makeRoom = await small.fillUpTo(200 * MiB);
   const script =
     'head -c 300M /dev/urandom >/root/first && sha256sum </root/first >/root/sum && sync && head -c 60M /dev/urandom >/testpool/file && zpool sync && echo written';
   const write = zfsdev.begin('exec', 'full', '--', 'sh', '-c', script);
@@ -71,7 +52,7 @@ it('a guest on a full host stands still, is told so everywhere, and goes on with
   const early = await zfsdev('resume', 'full');
   expect(early.exitCode).toBe(3);
   expect(early.stderr).toContain('zfsdev resume full');
-  await rm(filler);
+  await makeRoom();
   const resume = await zfsdev('resume', 'full');
   expect(resume).toMatchObject({ exitCode: 0, stdout: 'full goes on' });
   expect((await write.result).stdout).toBe('written');
@@ -79,4 +60,25 @@ it('a guest on a full host stands still, is told so everywhere, and goes on with
   const checked = await zfsdev('exec', 'full', '--', 'sh', '-c', check);
   expect(checked).toMatchObject({ exitCode: 0, stdout: 'all pools are healthy' });
   expect((await zfsdev('resume', 'full')).stdout).toBe('full was not paused');
+});
+
+it('a compaction that the host has no room for leaves the old disk, whole, and nothing else', async () => {
+  expect((await zfsdev('stop', 'full')).exitCode).toBe(0);
+  const folder = join(small.home, 'instances', 'full');
+  const disk = join(folder, 'disk.qcow2');
+  const refused = await zfsdev('compact', 'full');
+  expect(refused.exitCode).toBe(3);
+  expect(refused.stderr).toContain('the compacted disk of full (temporary)');
+  const original = join(small.home, '..', 'original.qcow2');
+  await copyFile(disk, original);
+  const before = await readdir(folder);
+  const makeRoom = await small.fillUpTo(50 * MiB);
+  const failed = await zfsdev('compact', 'full', '--overcommit');
+  expect(failed.stderr).toContain('the host\'s disk was full before the disk of "full" was written anew');
+  expect(failed.exitCode).toBe(3);
+  expect(await readdir(folder)).toEqual(before);
+  await makeRoom();
+  const check = spawnSync('qemu-img', ['check', disk], { encoding: 'utf8' });
+  expect(check.stdout).toContain('No errors');
+  expect(spawnSync('cmp', [disk, original]).status).toBe(0);
 });

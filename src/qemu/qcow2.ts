@@ -78,14 +78,32 @@ export async function heldBySnapshots(path: string): Promise<number> {
     if (header.saved.length === 0) return 0;
     const active = new Set<string>();
     await visitClusters(file, header, header.active, (key) => active.add(key));
-    const held = new Map<string, number>();
-    for (const table of header.saved) {
-      await visitClusters(file, header, table, (key, length) => {
-        if (!active.has(key)) held.set(key, length);
-      });
-    }
-    return [...held.values()].reduce((sum, length) => sum + length, 0);
+    return sizeOfSnapshots(file, header, (key) => !active.has(key));
   });
+}
+
+/**
+ * Bytes of a qcow2 that its snapshots stand on, whoever else does: what the file can take beyond its bound without them,
+ * once the guest has written everything anew. 0 without snapshots, and for a file that isn't a qcow2.
+ */
+export async function neededBySnapshots(path: string): Promise<number> {
+  const content = await readDisk(path);
+  if (content.kind !== 'qcow2' || content.qcow2.snapshots.length === 0) return 0;
+  return withFile(path, async (file) => sizeOfSnapshots(file, await readHeader(file), () => true));
+}
+
+async function sizeOfSnapshots(
+  file: FileHandle,
+  header: Header,
+  counts: (key: string) => boolean,
+): Promise<number> {
+  const clusters = new Map<string, number>();
+  for (const table of header.saved) {
+    await visitClusters(file, header, table, (key, length) => {
+      if (counts(key)) clusters.set(key, length);
+    });
+  }
+  return [...clusters.values()].reduce((sum, length) => sum + length, 0);
 }
 
 async function readHeader(file: FileHandle): Promise<Header> {

@@ -1,0 +1,133 @@
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { MiB } from '../../../src/core/bytes.ts';
+import { testContext, type TestContext } from '../../support/context.ts';
+import { stoppedInstance } from '../../support/instances.ts';
+import { shell, type Shell } from '../../support/zfsdev.ts';
+
+let ctx: TestContext;
+let zfsdev: Shell;
+let disk: string;
+let original: string;
+
+function qemu(program: 'qemu-img' | 'qemu-io', ...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', cwd: ctx.folder });
+  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}${stdout}`);
+  return stdout;
+}
+
+/** A disk on a backing file, with random data, text, and holes in it. */
+beforeEach(async () => {
+  ctx = await testContext();
+  zfsdev = shell(ctx.paths.home);
+  ({ disk } = await stoppedInstance(ctx.paths, 'a'));
+  const base = join(ctx.folder, 'base.qcow2');
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', base, '256M');
+  qemu('qemu-io', '-c', 'write -P 3 0 16M', base);
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', disk, '256M');
+  // qemu-io knows no quotes: the file is named relative to the folder.
+  await writeFile(join(ctx.folder, 'raw'), randomBytes(64 * MiB));
+  qemu('qemu-io', '-c', 'write -s raw 32M 64M', '-c', 'write -P 65 128M 64M', '-c', 'write -z 4M 2M', disk);
+  original = join(ctx.folder, 'original.qcow2');
+  await copyFile(disk, original);
+});
+afterEach(() => ctx.remove());
+
+function expectSameDisk(): void {
+  expect(qemu('qemu-img', 'check', disk)).toContain('No errors');
+  expect(qemu('qemu-img', 'compare', disk, original)).toContain('Images are identical');
+}
+
+async function files(): Promise<string[]> {
+  return (await readdir(dirname(disk))).sort();
+}
+
+/**
+ * A qemu-img that kills zfsdev outright around the nth call, where `n` counts check, convert, check and compare; told by
+ * an environment of its own, as zfsdev hands on its own.
+ */
+async function deadly(call: number, when: 'before' | 'after'): Promise<Shell> {
+  const folder = join(ctx.folder, 'bin');
+  await mkdir(folder);
+  const program = join(folder, 'qemu-img');
+  const real = spawnSync('sh', ['-c', 'command -v qemu-img'], { encoding: 'utf8' }).stdout.trim();
+  const script = `#!/bin/sh
+calls=$(cat '${folder}/calls' 2>/dev/null || echo 0)
+calls=$((calls + 1))
+echo "$calls $1" >&2
+echo $calls >'${folder}/calls'
+if [ $calls = ${call} ] && [ ${when} = before ]; then kill -9 $PPID; exit 1; fi
+'${real}' "$@"
+status=$?
+if [ $calls = ${call} ] && [ ${when} = after ]; then kill -9 $PPID; fi
+exit $status
+`;
+  await writeFile(program, script);
+  await chmod(program, 0o755);
+  return zfsdev.with({ PATH: `${folder}:${process.env['PATH'] ?? ''}` });
+}
+
+describe('compact', () => {
+  it('writes less, with the same content, mode and backing file', async () => {
+    const before = (await stat(disk)).blocks;
+    expect(await zfsdev('compact', 'a')).toMatchObject({ exitCode: 0 });
+    expect((await stat(disk)).blocks).toBeLessThan(before * 0.6);
+    expect((await stat(disk)).mode & 0o777).toBe(0o600);
+    expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
+    expectSameDisk();
+    expect(qemu('qemu-img', 'info', disk)).toContain('base.qcow2');
+  });
+
+  it.each([
+    [1, 'before', 'checking the old disk'],
+    [1, 'after', 'checking the old disk'],
+    [2, 'before', 'writing the new one'],
+    [2, 'after', 'writing the new one'],
+    [3, 'after', 'checking the new one'],
+    [4, 'before', 'comparing'],
+    [4, 'after', 'comparing'],
+  ] as const)('killed outright at call %i, %s %s: the old disk, whole', async (call, when, step) => {
+    const result = await (await deadly(call, when))('compact', 'a');
+    expect(result.exitCode, step).toBeNull();
+    expectSameDisk();
+    const again = await zfsdev('compact', 'a');
+    expect(again).toMatchObject({ exitCode: 0 });
+    expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
+    expectSameDisk();
+  });
+
+  it('leaves no qemu-img writing when it is killed outright', async () => {
+    const begun = zfsdev.begin('compact', 'a');
+    await begun.until('Writing the disk');
+    begun.kill('SIGKILL');
+    await begun.result;
+    await expect.poll(() => writers(), { timeout: 30_000 }).toEqual([]);
+    expectSameDisk();
+  });
+
+  it('refuses a disk that is damaged, and leaves it as it is', async () => {
+    // An entry of the first table that points behind the end of the file.
+    const table = (await readFile(disk)).readBigUInt64BE(40);
+    qemu('qemu-img', 'check', disk);
+    const bytes = await readFile(disk);
+    bytes.writeBigUInt64BE((1n << 63n) | 0x7fff_0000_0000n, Number(table));
+    await writeFile(disk, bytes);
+    const refused = await zfsdev('compact', 'a');
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toContain('is damaged');
+    expect((await readFile(disk)).equals(bytes)).toBe(true);
+    expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
+  });
+});
+
+/** Processes that have this test's disk on their command line. */
+async function writers(): Promise<string[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  const lines = await Promise.all(
+    pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')),
+  );
+  return lines.filter((line) => line.includes(disk));
+}
