@@ -2,13 +2,16 @@
 # Runtime stage: turns a fresh Debian root into the guest's root file system, and packs it.
 # mmdebstrap calls it with the root as its argument, as root or as root of a user namespace.
 #
-# Reads beside itself: settings.sh (FLAVOUR, SUITE, COMPONENTS, MIRROR, FORMAT_VERSION), kernel.tar.gz (kernel-hook.sh),
-# files/ (copied over the root), pool.sh. Leaves there: disk.raw (ext4 straight on the disk), busybox, image.json.
+# Reads beside itself: settings.sh (IMAGE_FLAVOUR, SUITE, COMPONENTS, MIRROR, FORMAT_VERSION), root-lib.sh, kernel.tar.gz
+# (kernel-hook.sh), files/ (copied over the root), pool.sh. Leaves there: disk.raw (ext4 straight on the disk), busybox,
+# image.json.
 set -eu
 root=$1
 work=$(dirname "$0")
 # shellcheck source=/dev/null
 . "$work/settings.sh"
+# shellcheck source=root-lib.sh
+. "$work/root-lib.sh"
 
 # Units that Debian enables and this guest has no use for. They cost seconds where the CPU is emulated.
 MASKED='
@@ -43,79 +46,40 @@ MASKED_GENERATORS='
 ENABLED='zfsdev-started.service zfsdev-udev.service zfsdev-pool.service zfsdev-grow.service zfsdev-ready.service
   zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket'
 
-install_files() {
-  cp -R "$work/files/." "$root/"
+install_pool() {
   install -m 0755 "$work/pool.sh" "$root/usr/lib/zfsdev/pool.sh"
   chmod -R u=rwX,go=rX "$root/usr/lib/zfsdev"
-  tar -C "$root" --keep-directory-symlink -xzf "$work/kernel.tar.gz" lib/modules
 }
 
 configure() {
   units=$root/etc/systemd/system
-  for unit in $MASKED; do ln -sf /dev/null "$units/$unit"; done
-  mkdir -p "$root/etc/systemd/system-generators" "$units/multi-user.target.wants"
-  for generator in $MASKED_GENERATORS; do ln -sf /dev/null "$root/etc/systemd/system-generators/$generator"; done
+  # The word splitting is meant, here and below: one word a unit.
+  # shellcheck disable=SC2086
+  mask $MASKED
+  # shellcheck disable=SC2086
+  mask_generators $MASKED_GENERATORS
+  mkdir -p "$units/multi-user.target.wants"
   for unit in $ENABLED; do ln -sf "/etc/systemd/system/$unit" "$units/multi-user.target.wants/$unit"; done
   ln -sf /usr/lib/systemd/system/multi-user.target "$units/default.target"
-  rm -f "$root"/etc/ssh/ssh_host_*
   # systemd-user-sessions, which would lift this ban, is masked.
   mkdir -p "$root/etc/tmpfiles.d"
   ln -sf /dev/null "$root/etc/tmpfiles.d/systemd-nologin.conf"
-
-  rm -f "$root/etc/resolv.conf" "$root/etc/hostname" "$root/etc/hosts"
   echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
-  : >"$root/etc/machine-id"
   : >"$root/etc/fstab"
-  rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
-  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n' \
-    "$MIRROR" "$SUITE" "$COMPONENTS" /usr/share/keyrings/debian-archive-keyring.gpg \
-    >"$root/etc/apt/sources.list.d/debian.sources"
 }
 
-# What mmdebstrap would only remove after this hook, what building left behind, and what nobody reads in a test machine.
-clean() {
-  chroot "$root" apt-get clean
-  rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old \
-    "$root"/var/log/* "$root"/var/tmp/* "$root"/run/* "${root:?}"/boot/* "$root/zfsdev" \
-    "$root"/usr/share/nodejs/corepack/dist "$root"/usr/lib/udev/hwdb.bin "$root"/usr/lib/udev/hwdb.d/*
-  mkdir -p "$root/var/lib/apt/lists/partial" "$root/var/cache/apt/archives/partial" "$root/etc/zfsdev"
-  # Older than this, systemd would spend the first boot on rebuilding caches.
-  touch "$root/etc/.updated" "$root/var/.updated"
-}
-
-version_of() { chroot "$root" dpkg-query -W -f "\${Version}" "$1" 2>/dev/null || true; }
-describe() {
-  tar -C "$work" -xzOf "$work/kernel.tar.gz" zfsdev/kernel.sh >"$work/kernel.sh"
-  # shellcheck source=/dev/null
-  . "$work/kernel.sh"
-  printf '{\n  "format": %s,\n  "flavour": "%s",\n  "suite": "%s",\n  "debian": "%s",\n  "kernel": "%s",\n' \
-    "$FORMAT_VERSION" "$FLAVOUR" "$SUITE" "$(cat "$root/etc/debian_version")" "$KERNEL_VERSION" >"$work/image.json"
-  printf '  "kernelPackage": "%s",\n  "openzfs": "%s",\n  "zfsutils": "%s",\n  "node": "%s"\n}\n' \
-    "$KERNEL_PACKAGE_VERSION" "$OPENZFS_VERSION" "$(version_of zfsutils-linux)" "$(version_of nodejs)" >>"$work/image.json"
-  install -m 0644 "$work/image.json" "$root/etc/zfsdev/image.json"
-}
-
-# The file system is as small as its content allows; the guest grows it to its disk. A bind mount leaves out the /proc,
-# /sys and /dev that mmdebstrap has mounted below the root.
 pack() {
-  plain=$work/plain-root
-  mkdir -p "$plain" "$work/tmp"
-  # mmdebstrap's own settings lie there, and it still wants them: without them its last call of apt-get would work on
-  # the host.
-  find "$root/tmp" -mindepth 1 -maxdepth 1 -exec mv {} "$work/tmp/" \;
-  mount --bind "$root" "$plain"
-  kib=$(du -sk "$plain" | cut -f 1)
+  begin_packing
   rm -f "$work/disk.raw"
-  mke2fs -q -t ext4 -b 4096 -I 256 -i 16384 -m 0 -J size=16 -L zfsdev \
-    -E lazy_itable_init=1,lazy_journal_init=1,nodiscard -d "$plain" "$work/disk.raw" $((kib + kib / 10 + 65536))k
-  umount "$plain"
-  rmdir "$plain"
-  find "$work/tmp" -mindepth 1 -maxdepth 1 -exec mv {} "$root/tmp/" \;
+  pack_root zfsdev 0
+  end_packing
   cp "$root/usr/bin/busybox" "$work/busybox"
-  chmod 0644 "$work/disk.raw" "$work/busybox" "$work/image.json"
+  chmod 0644 "$work/busybox"
 }
 
 install_files
+install_pool
+make_anonymous
 configure
 clean
 describe

@@ -7,7 +7,7 @@ export function declareImage(program: Command, perform: Perform): void {
   image
     .command('build')
     .description('build an image, unless it is there')
-    .option('--flavour <flavour>', 'zfs, or base (without ZFS)', 'zfs')
+    .option('--flavour <flavour>', 'zfs, base (without ZFS), or cloud (boots by itself, for Lima)', 'zfs')
     .option('--suite <suite>', 'Debian release: trixie or sid', 'trixie')
     .option('--rebuild', 'build it again although it is there')
     .addOption(mirror())

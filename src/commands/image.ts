@@ -2,7 +2,7 @@ import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { ensureImage, findImage, imageLock } from '../image/build.ts';
-import { recipeOf, type Flavour, type Suite } from '../image/recipe.ts';
+import { flavours, recipeOf, type Flavour, type Suite } from '../image/recipe.ts';
 import {
   listImages,
   planPrune,
@@ -184,8 +184,11 @@ function text({ paint }: Session, stored: StoredImage, users: readonly string[])
 }
 
 function flavourOf(text: string): Flavour {
-  if (text === 'zfs' || text === 'base') return text;
-  throw new Failure('usage', `there is no flavour "${text}"`, { hint: 'flavours are zfs and base' });
+  const found = flavours.find((flavour) => flavour === text);
+  if (found) return found;
+  throw new Failure('usage', `there is no flavour "${text}"`, {
+    hint: `flavours are ${flavours.join(', ')}`,
+  });
 }
 
 function suiteOf(text: string): Suite {

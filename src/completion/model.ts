@@ -40,7 +40,7 @@ export const valuesOf: Readonly<Record<string, readonly string[]>> = {
   '--suite': ['trixie', 'sid'],
   '--driver': ['qemu', 'lima'],
   '--accel': ['kvm', 'hvf', 'tcg'],
-  '--flavour': ['zfs', 'base'],
+  '--flavour': ['zfs', 'base', 'cloud'],
 };
 
 export const shells = ['bash', 'zsh', 'fish'] as const;

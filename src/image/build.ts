@@ -1,25 +1,17 @@
-import { chmod, copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
+import { chmod, copyFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
+import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting, type Lock } from '../host/lock.ts';
-import { initrdArchive } from './initrd.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
+import { flush, pack, type Stage } from './pack.ts';
 import { imageFormat, type Recipe } from './recipe.ts';
-import {
-  inspectImage,
-  kernelArchive,
-  kernelFolder,
-  removeImage,
-  type Image,
-  type ImageManifest,
-} from './store.ts';
-import { checkPermissions, isRoot, layOut, makeWorkplace, type Workplace } from './workplace.ts';
+import { inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
+import { checkPermissions, isRoot, layOut, makeWorkplace } from './workplace.ts';
 
 const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
@@ -82,11 +74,13 @@ async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: 
     const mirror = await chooseMirror(ctx, recipe.suite, options.mirror, work.folder);
     const stage = { ctx, recipe, work, mirror, logFile };
     await layOut(work.shared, recipe, {
-      FLAVOUR: recipe.flavour,
+      FLAVOUR: recipe.kernelFlavour,
+      IMAGE_FLAVOUR: recipe.flavour,
       SUITE: recipe.suite,
       COMPONENTS: recipe.components.join(' '),
       MIRROR: mirror,
       FORMAT_VERSION: String(imageFormat),
+      BUILD_PACKAGES: recipe.buildPackages.join(' '),
     });
     await kernelStage(stage, options.rebuild ?? false);
     await runtimeStage(stage);
@@ -100,21 +94,13 @@ async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: 
   }
 }
 
-interface Stage {
-  readonly ctx: Context;
-  readonly recipe: Recipe;
-  readonly work: Workplace;
-  readonly mirror: string;
-  readonly logFile: string;
-}
-
 /** Leaves kernel.tar.gz for the hooks of the next stage; from the cache if it was made before. */
 async function kernelStage(stage: Stage, rebuild: boolean): Promise<void> {
   const { ctx, recipe, work } = stage;
   const cached = kernelArchive(ctx.paths.images, recipe.kernelDigest);
   const local = join(work.shared, 'kernel.tar.gz');
   if (rebuild || !(await exists(cached))) {
-    const what = recipe.flavour === 'zfs' ? 'Compiling the ZFS module' : 'Fetching the kernel';
+    const what = recipe.kernelFlavour === 'zfs' ? 'Compiling the ZFS module' : 'Fetching the kernel';
     await step(ctx.emit, 'module', what, (progress) =>
       bootstrap(stage, recipe.kernelPackages, 'kernel-hook.sh', progress),
     );
@@ -127,7 +113,7 @@ async function kernelStage(stage: Stage, rebuild: boolean): Promise<void> {
 
 async function runtimeStage(stage: Stage): Promise<void> {
   await step(stage.ctx.emit, 'packages', 'Installing the guest', (progress) =>
-    bootstrap(stage, stage.recipe.packages, 'root-hook.sh', progress),
+    bootstrap(stage, [...stage.recipe.packages, ...stage.recipe.buildPackages], 'root-hook.sh', progress),
   );
 }
 
@@ -193,91 +179,6 @@ async function bootstrap(
   );
 }
 
-async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
-  const { ctx, recipe, work } = stage;
-  const { images } = ctx.paths;
-  const building = join(images, `.building-${recipe.digest.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
-  const title = 'Packing the disk';
-  const image = await step(ctx.emit, 'pack', title, async () => {
-    undo.add('the unfinished image', () => rm(building, { recursive: true, force: true }));
-    await mkdir(building, { mode: 0o700 });
-    await convertDisk(stage, join(building, 'disk.qcow2'));
-    await ctx.run(['tar', '-xzf', join(work.shared, 'kernel.tar.gz'), '-C', work.folder, 'zfsdev'], {
-      effect: 'write',
-      deadline: 120_000,
-      signal: ctx.signal,
-    });
-    const kernelFile = (await exists(join(work.folder, 'zfsdev/vmlinux'))) ? 'vmlinux' : 'vmlinuz';
-    await copyFile(join(work.folder, 'zfsdev', kernelFile), join(building, kernelFile));
-    const modules = await readFolder(join(work.folder, 'zfsdev/modules'));
-    const init = recipe.files.find(({ path }) => path === 'init')?.content;
-    if (!init)
-      throw new Failure('files', 'provision/image/init is missing', { hint: 'install zfsdev again' });
-    const busybox = await readFile(join(work.shared, 'busybox'));
-    await writeFileAtomically(join(building, 'initrd'), initrdArchive({ init, busybox, modules }));
-    const manifest = await manifestOf(stage, kernelFile);
-    await writeFileAtomically(join(building, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
-    for (const name of await readdir(building)) await flush(join(building, name));
-    return publish(ctx, building, recipe);
-  });
-  return image;
-}
-
-/** Gives a whole image its name; what stood there before (a broken one, or one that is rebuilt) goes first. */
-async function publish(ctx: Context, building: string, recipe: Recipe): Promise<Image> {
-  const { images } = ctx.paths;
-  const old = await inspectImage(images, recipe.digest);
-  if (old) await removeImage(images, old, new Set());
-  await rename(building, join(images, recipe.digest));
-  await flush(images);
-  const stored = await inspectImage(images, recipe.digest);
-  if (stored?.state === 'whole') return stored.image;
-  throw new Error(`the image that was just built is not whole: ${stored?.reason ?? 'gone'}`);
-}
-
-/** 2 MiB clusters make the smallest compressed file; nothing is ever written to it, so their size harms nobody. */
-async function convertDisk({ ctx, work }: Stage, target: string): Promise<void> {
-  const layout = 'compression_type=zstd,cluster_size=2M';
-  await ctx.run(
-    [
-      'qemu-img',
-      'convert',
-      '-c',
-      '-f',
-      'raw',
-      '-O',
-      'qcow2',
-      '-o',
-      layout,
-      join(work.shared, 'disk.raw'),
-      target,
-    ],
-    { effect: 'write', deadline: 600_000, signal: ctx.signal },
-  );
-}
-
-async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile']): Promise<ImageManifest> {
-  const { recipe, work, mirror } = stage;
-  const told = JSON.parse(await readFile(join(work.shared, 'image.json'), 'utf8')) as Record<string, unknown>;
-  const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node'];
-  return {
-    format: imageFormat,
-    digest: recipe.digest,
-    kernelDigest: recipe.kernelDigest,
-    flavour: recipe.flavour,
-    suite: recipe.suite,
-    architecture: recipe.architecture,
-    createdAt: new Date().toISOString(),
-    mirror,
-    kernelFile,
-    versions: Object.fromEntries(names.map((name) => [name, textOf(told[name])])),
-  };
-}
-
-function textOf(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
 /** Programs and files of the host that a build needs, asked before anything is downloaded. */
 async function checkPrograms(ctx: Context): Promise<void> {
   const programs = [
@@ -297,13 +198,6 @@ async function checkPrograms(ctx: Context): Promise<void> {
   }
 }
 
-async function readFolder(folder: string): Promise<Map<string, Buffer>> {
-  const names = (await readdir(folder)).sort();
-  return new Map(
-    await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name))] as const)),
-  );
-}
-
 /** Copies a file beside its target and renames it there: the two may be on different filesystems. */
 async function moveAcross(from: string, target: string): Promise<void> {
   const part = `${target}.part`;
@@ -321,9 +215,4 @@ async function moveAcross(from: string, target: string): Promise<void> {
       cause: error,
     });
   }
-}
-
-async function flush(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  await file.sync().finally(() => file.close());
 }

@@ -5,7 +5,9 @@ import { GiB, MiB } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import { findPackageRoot } from '../host/package-root.ts';
 
-export type Flavour = 'zfs' | 'base';
+/** `cloud` is `zfs` as a disk that boots by itself and is set up by cloud-init: for Lima, and whoever else reads a seed. */
+export const flavours = ['zfs', 'base', 'cloud'] as const;
+export type Flavour = (typeof flavours)[number];
 export type Suite = 'trixie' | 'sid';
 /** Debian's name of an architecture. */
 export type DebianArchitecture = 'amd64' | 'arm64';
@@ -23,11 +25,15 @@ export interface RecipeFile {
 /** All that determines an image. */
 export interface Recipe {
   readonly flavour: Flavour;
+  /** What the kernel stage is told: flavours with the same kernel share its archive. */
+  readonly kernelFlavour: 'zfs' | 'base';
   readonly suite: Suite;
   readonly architecture: DebianArchitecture;
   /** Packages of the stage that is thrown away: the kernel, and for ZFS the compiler. */
   readonly kernelPackages: readonly string[];
   readonly packages: readonly string[];
+  /** Packages that are installed beside those for the time of packing alone. */
+  readonly buildPackages: readonly string[];
   readonly components: readonly string[];
   readonly files: readonly RecipeFile[];
   /** sha256 in hex of what determines the kernel and its modules. */
@@ -51,7 +57,29 @@ const guestPackages = [
   ...['less', 'procps', 'nano', 'rsync', 'zstd', 'nodejs'],
 ];
 
-function kernelPackages(flavour: Flavour, architecture: DebianArchitecture): string[] {
+const cloudPackages = [
+  ...['cloud-init', 'cloud-guest-utils', 'sudo', 'systemd-resolved', 'libnss-myhostname'],
+  // Lima waits for the user's own systemd before it runs the user's scripts.
+  ...['dbus', 'libpam-systemd'],
+  // cloud-init wants some DHCP client; this one is busybox.
+  'udhcpc',
+];
+
+/** What makes a kernel and an initrd one EFI program, and the file system it lies in. */
+const bootPackages = ['systemd-ukify', 'systemd-boot-efi', 'mtools'];
+
+function runtimePackages(flavour: Flavour): string[] {
+  switch (flavour) {
+    case 'base':
+      return guestPackages;
+    case 'zfs':
+      return [...guestPackages, 'zfsutils-linux'];
+    case 'cloud':
+      return [...guestPackages, 'zfsutils-linux', ...cloudPackages];
+  }
+}
+
+function kernelPackages(flavour: Recipe['kernelFlavour'], architecture: DebianArchitecture): string[] {
   // initramfs-tools: the kernel's package wants something of its kind, and this one needs the least.
   const kernel = [`linux-image-cloud-${architecture}`, 'initramfs-tools', 'kmod', 'xz-utils', 'zstd'];
   return flavour === 'zfs' ? [...kernel, `linux-headers-cloud-${architecture}`, 'zfs-dkms'] : kernel;
@@ -75,7 +103,7 @@ export async function recipeOf(
   options: { readonly architecture?: DebianArchitecture; readonly provision?: string } = {},
 ): Promise<Recipe> {
   const architecture = options.architecture ?? debianArchitecture();
-  const files = await readFiles(options.provision ?? join(findPackageRoot(), 'provision'));
+  const files = await readFiles(wanted.flavour, options.provision ?? join(findPackageRoot(), 'provision'));
   return composeRecipe({ flavour: wanted.flavour, suite: wanted.suite, architecture, files });
 }
 
@@ -83,19 +111,23 @@ export async function recipeOf(
 export function composeRecipe(parts: Pick<Recipe, 'flavour' | 'suite' | 'architecture' | 'files'>): Recipe {
   const components = ['main', 'contrib'];
   const { flavour, suite, architecture } = parts;
+  const kernelFlavour = flavour === 'base' ? 'base' : 'zfs';
   const forKernel = {
     imageFormat,
-    flavour,
+    flavour: kernelFlavour,
     suite,
     architecture,
     components,
-    packages: kernelPackages(flavour, architecture),
+    packages: kernelPackages(kernelFlavour, architecture),
     files: parts.files.filter(({ path }) => path === 'kernel-hook.sh').map(fingerprint),
-  };
+  } as const;
   const kernelDigest = sha256(JSON.stringify(forKernel));
-  const packages = flavour === 'zfs' ? [...guestPackages, 'zfsutils-linux'] : guestPackages;
-  const digest = sha256(JSON.stringify({ kernelDigest, packages, files: parts.files.map(fingerprint) }));
-  return { ...parts, components, packages, kernelPackages: forKernel.packages, kernelDigest, digest };
+  const packages = runtimePackages(flavour);
+  const buildPackages = flavour === 'cloud' ? bootPackages : [];
+  const files = parts.files.map(fingerprint);
+  const digest = sha256(JSON.stringify({ flavour, kernelDigest, packages, buildPackages, files }));
+  const installed = { kernelPackages: forKernel.packages, packages, buildPackages };
+  return { ...parts, kernelFlavour, components, ...installed, kernelDigest, digest };
 }
 
 function sha256(data: string | Uint8Array): string {
@@ -106,19 +138,37 @@ function fingerprint({ path, content, executable }: RecipeFile): readonly [strin
   return [path, sha256(content), executable];
 }
 
-async function readFiles(provision: string): Promise<RecipeFile[]> {
+/** Of `provision/image`, what flavour cloud is made of too; the rest is for machines that zfsdev itself sets up. */
+const sharedFiles: ReadonlySet<string> = new Set([
+  'kernel-hook.sh',
+  'root-lib.sh',
+  'files/etc/apt/apt.conf.d/90zfsdev',
+  'files/etc/systemd/system.conf.d/zfsdev.conf',
+]);
+
+async function readFiles(flavour: Flavour, provision: string): Promise<RecipeFile[]> {
   try {
-    const image = join(provision, 'image');
-    const names = await readdir(image, { recursive: true });
-    const found = await Promise.all(names.map((name) => readOne(join(image, name), name)));
-    const pool = await readOne(join(provision, 'pool.sh'), 'pool.sh');
-    return [...found, pool].filter((file) => file !== undefined).sort((a, b) => (a.path < b.path ? -1 : 1));
+    const image = await readFolder(join(provision, 'image'));
+    const found =
+      flavour === 'cloud'
+        ? [
+            ...image.filter(({ path }) => sharedFiles.has(path)),
+            ...(await readFolder(join(provision, 'cloud'))),
+          ]
+        : [...image, await readOne(join(provision, 'pool.sh'), 'pool.sh')];
+    return found.filter((file) => file !== undefined).sort((a, b) => (a.path < b.path ? -1 : 1));
   } catch (error) {
     throw new Failure('files', `the image's files can't be read: ${messageOf(error)}`, {
       hint: 'install zfsdev again',
       cause: error,
     });
   }
+}
+
+async function readFolder(folder: string): Promise<RecipeFile[]> {
+  const names = await readdir(folder, { recursive: true });
+  const found = await Promise.all(names.map((name) => readOne(join(folder, name), name)));
+  return found.filter((file) => file !== undefined);
 }
 
 async function readOne(from: string, path: string): Promise<RecipeFile | undefined> {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { actualSize, exists, readIfExists } from '../host/files.ts';
-import { imageFormat } from './recipe.ts';
+import { flavours, imageFormat, type Flavour } from './recipe.ts';
 
 /** What is known of an image: `manifest.json` in its folder, and what `--json` shows. */
 export interface ImageManifest {
@@ -12,7 +12,7 @@ export interface ImageManifest {
   readonly digest: string;
   /** The kernel stage it was made from. */
   readonly kernelDigest: string;
-  readonly flavour: 'zfs' | 'base';
+  readonly flavour: Flavour;
   readonly suite: string;
   readonly architecture: string;
   /** ISO 8601, UTC. */
@@ -28,7 +28,7 @@ const manifest: v.GenericSchema<unknown, ImageManifest> = v.object({
   format: v.literal(imageFormat),
   digest: v.string(),
   kernelDigest: v.string(),
-  flavour: v.picklist(['zfs', 'base']),
+  flavour: v.picklist(flavours),
   suite: v.string(),
   architecture: v.string(),
   createdAt: v.string(),

@@ -1,0 +1,133 @@
+import { randomBytes } from 'node:crypto';
+import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { UndoStack } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { exists, writeFileAtomically } from '../host/files.ts';
+import { initrdArchive } from './initrd.ts';
+import { imageFormat, type Recipe } from './recipe.ts';
+import { inspectImage, removeImage, type Image, type ImageManifest } from './store.ts';
+import type { Workplace } from './workplace.ts';
+
+/** What the stages of one build share. */
+export interface Stage {
+  readonly ctx: Context;
+  readonly recipe: Recipe;
+  readonly work: Workplace;
+  readonly mirror: string;
+  readonly logFile: string;
+}
+
+/**
+ * Puts an image together from what both stages left in the workplace, and gives it its name.
+ * @throws Failure `process`, `files`, `interrupted`, `deadline`.
+ */
+export async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
+  const { ctx, recipe, work } = stage;
+  const { images } = ctx.paths;
+  const building = join(images, `.building-${recipe.digest.slice(0, 12)}-${randomBytes(4).toString('hex')}`);
+  const title = 'Packing the disk';
+  const image = await step(ctx.emit, 'pack', title, async () => {
+    undo.add('the unfinished image', () => rm(building, { recursive: true, force: true }));
+    await mkdir(building, { mode: 0o700 });
+    await convertDisk(stage, join(building, 'disk.qcow2'));
+    await ctx.run(['tar', '-xzf', join(work.shared, 'kernel.tar.gz'), '-C', work.folder, 'zfsdev'], {
+      effect: 'write',
+      deadline: 120_000,
+      signal: ctx.signal,
+    });
+    const kernelFile = await kernelFileOf(stage);
+    await copyFile(join(work.folder, 'zfsdev', kernelFile), join(building, kernelFile));
+    await writeFileAtomically(join(building, 'initrd'), await initrdOf(stage));
+    const manifest = await manifestOf(stage, kernelFile);
+    await writeFileAtomically(join(building, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
+    for (const name of await readdir(building)) await flush(join(building, name));
+    return publish(ctx, building, recipe);
+  });
+  return image;
+}
+
+/** Unpacked, the kernel boots faster; beside a disk that boots by itself lies the very kernel that is on it. */
+async function kernelFileOf({ recipe, work }: Stage): Promise<ImageManifest['kernelFile']> {
+  const unpacked = recipe.flavour !== 'cloud' && (await exists(join(work.folder, 'zfsdev/vmlinux')));
+  return unpacked ? 'vmlinux' : 'vmlinuz';
+}
+
+async function initrdOf({ recipe, work }: Stage): Promise<Buffer> {
+  // This one is on the disk too, so the hook has made it already.
+  if (recipe.flavour === 'cloud') return readFile(join(work.shared, 'initrd'));
+  const modules = await readFolder(join(work.folder, 'zfsdev/modules'));
+  const init = recipe.files.find(({ path }) => path === 'init')?.content;
+  if (!init) throw new Failure('files', 'provision/image/init is missing', { hint: 'install zfsdev again' });
+  return initrdArchive({ init, busybox: await readFile(join(work.shared, 'busybox')), modules });
+}
+
+/** Gives a whole image its name; what stood there before (a broken one, or one that is rebuilt) goes first. */
+async function publish(ctx: Context, building: string, recipe: Recipe): Promise<Image> {
+  const { images } = ctx.paths;
+  const old = await inspectImage(images, recipe.digest);
+  if (old) await removeImage(images, old, new Set());
+  await rename(building, join(images, recipe.digest));
+  await flush(images);
+  const stored = await inspectImage(images, recipe.digest);
+  if (stored?.state === 'whole') return stored.image;
+  throw new Error(`the image that was just built is not whole: ${stored?.reason ?? 'gone'}`);
+}
+
+/** 2 MiB clusters make the smallest compressed file; nothing is ever written to it, so their size harms nobody. */
+async function convertDisk({ ctx, work }: Stage, target: string): Promise<void> {
+  const layout = 'compression_type=zstd,cluster_size=2M';
+  await ctx.run(
+    [
+      'qemu-img',
+      'convert',
+      '-c',
+      '-f',
+      'raw',
+      '-O',
+      'qcow2',
+      '-o',
+      layout,
+      join(work.shared, 'disk.raw'),
+      target,
+    ],
+    { effect: 'write', deadline: 600_000, signal: ctx.signal },
+  );
+}
+
+async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile']): Promise<ImageManifest> {
+  const { recipe, work, mirror } = stage;
+  const told = JSON.parse(await readFile(join(work.shared, 'image.json'), 'utf8')) as Record<string, unknown>;
+  const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node'];
+  return {
+    format: imageFormat,
+    digest: recipe.digest,
+    kernelDigest: recipe.kernelDigest,
+    flavour: recipe.flavour,
+    suite: recipe.suite,
+    architecture: recipe.architecture,
+    createdAt: new Date().toISOString(),
+    mirror,
+    kernelFile,
+    versions: Object.fromEntries(names.map((name) => [name, textOf(told[name])])),
+  };
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : '';
+}
+
+async function readFolder(folder: string): Promise<Map<string, Buffer>> {
+  const names = (await readdir(folder)).sort();
+  return new Map(
+    await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name))] as const)),
+  );
+}
+
+/** Has a file or a folder written out to the disk. */
+export async function flush(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  await file.sync().finally(() => file.close());
+}
