@@ -57,6 +57,60 @@ describe('composeRecipe', () => {
   });
 });
 
+describe('flavour cloud', () => {
+  const cloud = composeRecipe({ ...parts, flavour: 'cloud' });
+
+  test('takes the compiled module of flavour zfs, and is another image', () => {
+    expect(cloud.kernelDigest).toBe(base.kernelDigest);
+    expect(cloud.kernelPackages).toEqual(base.kernelPackages);
+    expect(cloud.kernelFlavour).toBe('zfs');
+    expect(cloud.digest).not.toBe(base.digest);
+  });
+
+  test('has what Lima asks of a guest, and ZFS', () => {
+    const needed = ['cloud-init', 'cloud-guest-utils', 'sudo', 'openssh-server', 'rsync', 'systemd-resolved'];
+    expect(cloud.packages).toEqual(expect.arrayContaining([...needed, 'zfsutils-linux']));
+  });
+
+  test('is packed with tools that do not stay in it, and no other flavour needs', () => {
+    expect(cloud.buildPackages).toContain('systemd-ukify');
+    expect(cloud.packages.filter((name) => cloud.buildPackages.includes(name))).toEqual([]);
+    expect(base.buildPackages).toEqual([]);
+  });
+
+  test('shares hooks and settings of apt, but nothing that waits for a seed of zfsdev', async () => {
+    const pathsOf = async (flavour: 'zfs' | 'cloud'): Promise<string[]> =>
+      (await recipeOf({ flavour, suite: 'trixie' }, { architecture: 'amd64' })).files.map(({ path }) => path);
+    const [zfs, own] = await Promise.all([pathsOf('zfs'), pathsOf('cloud')]);
+    expect(own).toEqual([...own].sort());
+    expect(new Set(own).size).toBe(own.length);
+    expect(own).toEqual(
+      expect.arrayContaining([
+        'init',
+        'kernel-hook.sh',
+        'root-hook.sh',
+        'root-lib.sh',
+        'files/etc/default/locale',
+      ]),
+    );
+    expect(own.filter((path) => zfs.includes(path) && path.startsWith('files/')).sort()).toEqual([
+      'files/etc/apt/apt.conf.d/90zfsdev',
+      'files/etc/systemd/system.conf.d/zfsdev.conf',
+    ]);
+    expect(zfs.some((path) => path.includes('cloud'))).toBe(false);
+  });
+
+  test('has the very kernel of flavour zfs with the files as installed', async () => {
+    const [zfs, own] = await Promise.all(
+      (['zfs', 'cloud'] as const).map((flavour) =>
+        recipeOf({ flavour, suite: 'trixie' }, { architecture: 'amd64' }),
+      ),
+    );
+    expect(own?.kernelDigest).toBe(zfs?.kernelDigest);
+    expect(own?.digest).not.toBe(zfs?.digest);
+  });
+});
+
 describe('recipeOf', () => {
   test('reads what is installed: scripts can be executed, settings can not', async () => {
     const { files } = await recipeOf({ flavour: 'zfs', suite: 'trixie' }, { architecture: 'amd64' });
