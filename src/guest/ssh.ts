@@ -6,12 +6,16 @@ import { commandLine } from '../core/quote.ts';
 
 export interface SshTarget {
   readonly name: string;
-  readonly port: number;
-  readonly user: string;
-  readonly privateKey: string;
-  readonly knownHosts: string;
+  /** Left out: whom the configuration file names. */
+  readonly user?: string;
   /** Socket of the connection that is kept open between commands. */
   readonly controlSocket: string;
+  /** How to get there: by a loopback port and files of zfsdev's own, or as another program's configuration has it. */
+  readonly way:
+    | { readonly port: number; readonly privateKey: string; readonly knownHosts: string }
+    | { readonly configFile: string; readonly host: string };
+  /** Commands are run by sudo, for a user who isn't root. */
+  readonly sudo?: boolean;
 }
 
 /** ssh's own exit code for "no connection"; a guest's command may give it too. */
@@ -21,15 +25,20 @@ const copyDeadline = 24 * 3_600_000;
 
 /** The channel through ssh on a loopback port. Nothing of the user's ssh configuration is read. */
 export function sshChannel(ctx: Context, target: SshTarget): Channel {
+  const { way } = target;
   const options = sshOptions(target);
-  const destination = `${target.user}@127.0.0.1`;
+  const host = 'host' in way ? way.host : '127.0.0.1';
+  const destination = target.user === undefined ? host : `${target.user}@${host}`;
+  const port = (flag: string): string[] => ('port' in way ? [flag, String(way.port)] : []);
   const ssh = (...rest: readonly string[]): [string, ...string[]] => [
     'ssh',
     ...options,
-    '-p',
-    String(target.port),
+    ...port('-p'),
     ...rest,
   ];
+  const remote = (argv: readonly string[]): string =>
+    // ssh would take a leading hyphen for an option of its own; `exec` also spares the guest a process.
+    `exec ${target.sudo ? 'sudo -n -- ' : ''}${commandLine(argv)}`;
 
   /** Tells 'the command said 255' from 'ssh could not connect': the kept connection is there, or it isn't. */
   const isConnected = async (): Promise<boolean> => {
@@ -46,7 +55,7 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
       hint: `zfsdev inspect ${target.name} tells its state, zfsdev logs ${target.name} shows its console`,
     });
   const copy = async (from: readonly string[], to: string, signal: AbortSignal): Promise<void> => {
-    await ctx.run(['scp', ...options, '-P', String(target.port), '-q', '-r', '-p', '--', ...from, to], {
+    await ctx.run(['scp', ...options, ...port('-P'), '-q', '-r', '-p', '--', ...from, to], {
       effect: 'write',
       deadline: copyDeadline,
       signal,
@@ -89,31 +98,30 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
   };
 }
 
-/** ssh would take a leading hyphen for an option of its own; `exec` also spares the guest a process. */
-function remote(argv: readonly string[]): string {
-  return `exec ${commandLine(argv)}`;
-}
-
-function sshOptions(target: SshTarget): string[] {
+function sshOptions({ name, controlSocket, way }: SshTarget): string[] {
   const settings = {
-    IdentityFile: target.privateKey,
-    IdentitiesOnly: 'yes',
-    IdentityAgent: 'none',
-    UserKnownHostsFile: target.knownHosts,
-    GlobalKnownHostsFile: '/dev/null',
-    HostKeyAlias: target.name,
-    StrictHostKeyChecking: 'yes',
+    ...('port' in way
+      ? {
+          IdentityFile: way.privateKey,
+          IdentitiesOnly: 'yes',
+          IdentityAgent: 'none',
+          UserKnownHostsFile: way.knownHosts,
+          GlobalKnownHostsFile: '/dev/null',
+          HostKeyAlias: name,
+          StrictHostKeyChecking: 'yes',
+        }
+      : {}),
     PreferredAuthentications: 'publickey',
     ConnectTimeout: '60',
     ServerAliveInterval: '30',
     ControlMaster: 'auto',
-    ControlPath: target.controlSocket,
+    ControlPath: controlSocket,
     ControlPersist: '600',
     LogLevel: 'ERROR',
   };
   return [
     '-F',
-    'none',
+    'configFile' in way ? way.configFile : 'none',
     ...Object.entries(settings).flatMap(([key, value]) => ['-o', `${key}=${quoteOption(value)}`]),
   ];
 }

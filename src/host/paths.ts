@@ -12,11 +12,11 @@ export interface InstancePaths {
   readonly spec: string;
   readonly state: string;
   readonly disk: string;
-  /** The disk while it is written anew. */
-  readonly compacted: string;
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
+  /** What Lima was given, for a machine of its driver. */
+  readonly lima: string;
   readonly console: string;
   /** The console of the start before. */
   readonly formerConsole: string;
@@ -52,6 +52,8 @@ export interface Paths {
   /** Versions of programs that were asked before. */
   readonly programs: string;
   readonly warm: string;
+  /** Lima's home for the machines that zfsdev makes with it. */
+  readonly lima: string;
   readonly instance: (name: InstanceName) => InstancePaths;
   readonly warmState: (key: string) => WarmPaths;
   readonly lock: (name: string) => string;
@@ -74,6 +76,7 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     accelerator: join(home, 'accelerator.json'),
     programs: join(home, 'programs.json'),
     warm,
+    lima: join(home, 'lima'),
     instance: (name) => instancePaths(join(instances, name)),
     warmState: (key) => warmPaths(join(warm, key)),
     lock: (name) => join(locks, `${name}.lock`),
@@ -86,9 +89,9 @@ function instancePaths(folder: string): InstancePaths {
     spec: join(folder, 'spec.json'),
     state: join(folder, 'state.json'),
     disk: join(folder, 'disk.qcow2'),
-    compacted: join(folder, 'disk.qcow2.compact'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
+    lima: join(folder, 'lima.yaml'),
     console: join(folder, 'console.log'),
     formerConsole: join(folder, 'console.log.1'),
     events: join(folder, 'events.log'),
@@ -110,6 +113,11 @@ function warmPaths(folder: string): WarmPaths {
     disk: join(folder, 'disk.qcow2'),
     manifest: join(folder, 'manifest.json'),
   };
+}
+
+/** Where a disk is written anew, beside it. */
+export function compactedFile(disk: string): string {
+  return `${disk}.compact`;
 }
 
 /**

@@ -2,7 +2,7 @@ import { Document, isMap, isScalar, type Pair, type Scalar, visit } from 'yaml';
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import { worstCaseTotal, type Spec } from '../template/spec.ts';
-import { ubuntuMinimal } from './images.ts';
+import { ubuntuMinimal, type LimaImage } from './images.ts';
 import { probesOf } from './probes.ts';
 import { readProvisionScripts, type ProvisionScript } from './provision.ts';
 
@@ -23,9 +23,17 @@ export function limaFile(spec: Pick<Spec, 'template' | 'name'>): string {
   return ours === undefined ? `${spec.name}.lima.yaml` : `${configFolder}/${ours}`;
 }
 
+/** What the driver adds to the file that anybody can use with bare limactl. */
+export interface DriverExtras {
+  /** A line that tells this machine from any other one of its name. */
+  readonly marker: string;
+  /** An image on this host that is tried before the others: a path. */
+  readonly image?: string;
+}
+
 /** The Lima YAML of a spec, with the scripts of `provision/`; see `renderLimaYaml`. */
-export async function renderLima(spec: Spec): Promise<string> {
-  return renderLimaYaml(spec, await readProvisionScripts(spec));
+export async function renderLima(spec: Spec, extras?: DriverExtras): Promise<string> {
+  return renderLimaYaml(spec, await readProvisionScripts(spec), extras);
 }
 
 /**
@@ -33,24 +41,42 @@ export async function renderLima(spec: Spec): Promise<string> {
  * `readProvisionScripts` gives for the same spec.
  * @throws Error if a text holds what Lima would take for a Go template: that is a bug of ours, not a user's mistake.
  */
-export function renderLimaYaml(spec: Spec, scripts: readonly ProvisionScript[]): string {
+export function renderLimaYaml(
+  spec: Spec,
+  scripts: readonly ProvisionScript[],
+  extras?: DriverExtras,
+): string {
   const content = {
     minimumLimaVersion,
     cpus: spec.cpus,
     memory: exactBytes(spec.memory),
     disk: exactBytes(spec.disk),
-    images: ubuntuMinimal,
+    images: extras?.image === undefined ? ubuntuMinimal : [localImage(extras.image), ...ubuntuMinimal],
     mounts: [],
     containerd: { system: false, user: false },
     plain: true,
-    provision: provisionOf(spec, scripts),
+    provision: [...(extras ? [{ mode: 'system', script: rootLogin }] : []), ...provisionOf(spec, scripts)],
     probes: probesOf(spec),
     message: message(spec),
   };
   refuseGoTemplates([content.provision, content.probes]);
   const document = new Document(content);
   for (const [key, text] of notes(spec)) comment(document, key, text);
-  return `${header(spec)}${document.toString({ lineWidth: 0, blockQuote: 'literal' })}`;
+  return `${extras ? `# ${extras.marker}\n` : header(spec)}${document.toString({ lineWidth: 0, blockQuote: 'literal' })}`;
+}
+
+/** zfsdev's commands are root's on every machine; Lima gives its key to a user of the host's name only. */
+const rootLogin = `#!/bin/sh
+set -eu
+home=$(getent passwd "$LIMA_CIDATA_USER" | cut -d : -f 6)
+mkdir -p /root/.ssh
+chmod 0700 /root/.ssh
+cp "$home/.ssh/authorized_keys" /root/.ssh/authorized_keys
+chmod 0600 /root/.ssh/authorized_keys
+`;
+
+function localImage(location: string): LimaImage {
+  return { location, arch: process.arch === 'arm64' ? 'aarch64' : 'x86_64' };
 }
 
 function provisionOf(spec: Spec, scripts: readonly ProvisionScript[]): object[] {

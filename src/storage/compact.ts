@@ -6,8 +6,11 @@ import type { InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
+import { compactedFile } from '../host/paths.ts';
 import { check, compactTo, compare } from '../qemu/img.ts';
 import { reserveCopy } from '../vm/admission.ts';
+import { mainDisk } from '../vm/instance-disks.ts';
+import type { Instance } from '../vm/instance.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
@@ -39,14 +42,14 @@ export async function compactDisk(
 ): Promise<Reclaimed> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
-    const { disk: path, compacted } = ctx.paths.instance(name);
-    await refuseRunning(ctx, name);
+    const path = await mainDisk(ctx, await stoppedInstance(ctx, name));
+    const compacted = compactedFile(path);
     // What a killed compaction left: whoever made it held this lock.
     await rm(compacted, { force: true });
     const disk = await soundDisk(ctx, name, path, options);
     await withUndo(async (undo) => {
       undo.add('the half-made disk', () => rm(compacted, { force: true }));
-      await reserveCopy(ctx, name, options.overcommit);
+      await reserveCopy(ctx, name, path, options.overcommit);
       await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
         writeAnew(ctx, name, disk, compacted),
       );
@@ -75,15 +78,18 @@ async function writeAnew(ctx: Context, name: InstanceName, disk: DiskUsage, targ
   }
 }
 
-async function refuseRunning(ctx: Context, name: InstanceName): Promise<void> {
+async function stoppedInstance(ctx: Context, name: InstanceName): Promise<Instance> {
   const found = await requireInstance(ctx, name, { lockIsOurs: true });
-  if (found.pid === undefined) return;
+  if (found.status === 'stopped') return found.instance;
+  if (found.status === 'broken') {
+    throw new Failure('wrong-state', `"${name}" is broken: ${found.reason}`, {
+      hint: `zfsdev inspect ${name}`,
+    });
+  }
   throw new Failure(
     'wrong-state',
     `"${name}" is running, and only the disk of a stopped one can be written anew`,
-    {
-      hint: `zfsdev stop ${name} && zfsdev compact ${name}\nor, while it runs: zfsdev trim ${name}`,
-    },
+    { hint: `zfsdev stop ${name} && zfsdev compact ${name}\nor, while it runs: zfsdev trim ${name}` },
   );
 }
 

@@ -1,7 +1,7 @@
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import type { Instance } from '../vm/instance.ts';
-import { driverFor } from '../vm/drivers.ts';
+import { driverOf } from '../vm/drivers.ts';
 
 /** What a guest says of its own disk, in bytes. */
 export interface GuestUsage {
@@ -42,7 +42,7 @@ const patience = 20_000;
 
 /** Asks a running guest. @throws Failure as the channel; `guest` if it answers something else. */
 export async function askGuestUsage(ctx: Context, instance: Instance): Promise<GuestUsage> {
-  const channel = driverFor(ctx, instance.spec).channel(instance);
+  const channel = driverOf(ctx, instance).channel(instance);
   const { stdout } = await channel.exec(['sh', '-c', script], { deadline: patience, signal: ctx.signal });
   const lines = stdout.split('\n').map((line) => line.trim().split(/\s+/));
   const figures = (name: string): number[] =>

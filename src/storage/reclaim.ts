@@ -4,6 +4,7 @@ import type { InstanceName } from '../core/names.ts';
 import type { Channel } from '../guest/channel.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
+import { mainDisk } from '../vm/instance-disks.ts';
 import { channelTo } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Reclaimed } from './compact.ts';
@@ -64,10 +65,11 @@ async function measured(
   work: (channel: Channel, pool: string | undefined) => Promise<void>,
 ): Promise<Reclaimed> {
   const found = await requireInstance(ctx, name);
-  const { disk } = ctx.paths.instance(name);
   const channel = await channelTo(ctx, name);
+  if (!found.instance) throw new Failure('wrong-state', `"${name}" is broken`);
+  const disk = await mainDisk(ctx, found.instance);
   const before = await actualSize(disk);
-  await work(channel, found.instance?.spec.pool?.name);
+  await work(channel, found.instance.spec.pool?.name);
   return { name, before, after: await actualSize(disk) };
 }
 

@@ -14,7 +14,7 @@ import { inspect, instanceNames } from '../vm/store.ts';
 import { listWarm, warmUsers } from '../vm/warm-store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
 import { askGuestUsage, type GuestUsage } from './guest-usage.ts';
-import { limaInstances } from './lima-disks.ts';
+import { limaHome, limaInstances } from '../lima/folder.ts';
 
 /** What one machine takes on the host. All sizes in bytes. */
 export interface MachineUsage {
@@ -57,7 +57,9 @@ export async function surveyUsage(ctx: Context, { names, all }: UsageQuestion): 
   const wanted = (name: string): boolean => names.length === 0 || names.includes(name);
   const own = (await instanceNames(ctx)).filter(wanted);
   const foreign =
-    all || names.length > 0 ? (await limaInstances(ctx.env)).filter(({ name }) => wanted(name)) : [];
+    all || names.length > 0
+      ? (await limaInstances(limaHome(ctx.env))).filter(({ name }) => wanted(name))
+      : [];
   const missing = names.find(
     (name) => !own.some((each) => each === name) && !foreign.some((each) => each.name === name),
   );

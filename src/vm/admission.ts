@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { admit, plan, reserveOf, type Claim } from '../budget/admission.ts';
 import { thresholdOf } from '../budget/threshold.ts';
 import { Failure } from '../core/errors.ts';
@@ -5,11 +6,13 @@ import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize, claimFile, exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
+import { compactedFile } from '../host/paths.ts';
 import type { ProcessIdentity } from '../host/process-identity.ts';
 import { neededBySnapshots } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
+import { mainDisk } from './instance-disks.ts';
 import { inspect, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
@@ -21,9 +24,15 @@ export async function instanceClaims(ctx: Context): Promise<Claim[]> {
 
 async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
   const found = await inspect(ctx, name);
-  const state = found?.instance?.state;
-  if (!state) return [];
-  const { folder, disk, memory, compacted } = ctx.paths.instance(name);
+  const instance = found?.instance;
+  if (!instance) return [];
+  const { state } = instance;
+  const { folder, memory } = ctx.paths.instance(name);
+  // What Lima has lost is no disk that could grow.
+  const disk = await mainDisk(ctx, instance).catch(() => undefined);
+  if (disk === undefined) return [];
+  const compacted = compactedFile(disk);
+  const path = dirname(disk);
   const [allocated, snapshots, copy] = await Promise.all([
     actualSize(disk),
     // A damaged disk can't be written to, and so can't grow.
@@ -31,11 +40,10 @@ async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
     exists(compacted),
   ]);
   const claims: Claim[] = [
-    { what: `the disk of ${name}`, path: folder, bound: state.diskBound + snapshots, allocated },
+    { what: `the disk of ${name}`, path, bound: state.diskBound + snapshots, allocated },
   ];
-  if (copy) claims.push({ ...copyClaim(folder, name, allocated), allocated: await actualSize(compacted) });
-  const spec = state.seed && found?.instance?.spec;
-  if (spec) claims.push({ ...memoryClaim(folder, spec), allocated: await actualSize(memory) });
+  if (copy) claims.push({ ...copyClaim(path, name, allocated), allocated: await actualSize(compacted) });
+  if (state.seed) claims.push({ ...memoryClaim(folder, instance.spec), allocated: await actualSize(memory) });
   return claims;
 }
 
@@ -97,13 +105,18 @@ export async function reserveInstance(
  * Admits the copy of a disk that is about to be written anew, and makes its empty file, from which moment it counts.
  * @throws Failure `no-space`, `files`
  */
-export async function reserveCopy(ctx: Context, name: InstanceName, overcommit: boolean): Promise<void> {
-  const { folder, disk, compacted } = ctx.paths.instance(name);
+export async function reserveCopy(
+  ctx: Context,
+  name: InstanceName,
+  disk: string,
+  overcommit: boolean,
+): Promise<void> {
+  const path = dirname(disk);
   const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
   try {
-    const own = copyClaim(folder, name, await actualSize(disk));
-    await checkClaims(ctx, [own], { what: own.what, path: folder, free: 0 }, overcommit);
-    await claimFile(compacted);
+    const own = copyClaim(path, name, await actualSize(disk));
+    await checkClaims(ctx, [own], { what: own.what, path, free: 0 }, overcommit);
+    await claimFile(compactedFile(disk));
   } finally {
     await held.release();
   }

@@ -5,7 +5,7 @@ import type { Context } from '../host/context.ts';
 import { isAlive, residentSize } from '../host/process-identity.ts';
 import { isLocked } from '../host/lock.ts';
 import type { Spec } from '../template/spec.ts';
-import { driverFor } from './drivers.ts';
+import { driverOf } from './drivers.ts';
 import { withInstanceLock } from './lifecycle.ts';
 import { sweepWarm } from './warm-store.ts';
 import { inspect, instanceLock, instanceNames, readInstance, writeState } from './store.ts';
@@ -22,7 +22,7 @@ export async function reap(ctx: Context): Promise<InstanceName[]> {
     const state = (await inspect(ctx, name))?.instance?.state;
     if (!state?.owner || (await isAlive(ctx.run, state.owner))) continue;
     if (await isLocked(instanceLock(ctx, name))) continue;
-    await withInstanceLock(ctx, name, () => driverFor(ctx, { driver: state.driver }).remove(name));
+    await withInstanceLock(ctx, name, () => driverOf(ctx, { state }).remove(name));
     reaped.push(name);
   }
   await sweepWarm(ctx);

@@ -4,12 +4,13 @@ import type { InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
+import { exists } from '../host/files.ts';
 import { lock } from '../host/lock.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Channel, Streams } from '../guest/channel.ts';
 import { checkStart } from './admission.ts';
 import type { Driver } from './driver.ts';
-import { driverFor } from './drivers.ts';
+import { driverFor, driverOf } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
@@ -110,7 +111,7 @@ async function startLocked(
   { deadline, overcommit }: StartOptions,
 ): Promise<Instance> {
   await checkStart(ctx, instance.name, overcommit);
-  return withUndo((undo) => driverFor(ctx, instance.spec).start(instance, undo, deadline));
+  return withUndo((undo) => driverOf(ctx, instance).start(instance, undo, deadline));
 }
 
 /** Shuts an instance down; gives false if it was not running. */
@@ -127,7 +128,7 @@ export async function stop(
       ctx.emit,
       'stop',
       options.force ? `Cutting the power of ${name}` : `Shutting ${name} down`,
-      () => driverFor(ctx, wholeInstance(found, true).spec).stop(wholeInstance(found, true), options),
+      () => driverOf(ctx, wholeInstance(found, true)).stop(wholeInstance(found, true), options),
     );
     return true;
   });
@@ -173,9 +174,10 @@ export async function remove(
         hint: `zfsdev stop ${name} && zfsdev delete ${name}\nor at once: zfsdev delete --force ${name}`,
       });
     }
-    await step(ctx.emit, 'delete', `Deleting ${name}`, () =>
-      driverFor(ctx, found.instance?.spec).remove(name),
-    );
+    // A damaged machine's driver is told by the file that Lima was given.
+    const ofLima = found.instance === undefined && (await exists(ctx.paths.instance(name).lima));
+    const driver = ofLima ? driverFor(ctx, { driver: 'lima' }) : driverOf(ctx, found.instance);
+    await step(ctx.emit, 'delete', `Deleting ${name}`, () => driver.remove(name));
   });
 }
 
@@ -188,7 +190,7 @@ export async function protect(ctx: Context, name: InstanceName, on: boolean): Pr
 export async function channelTo(ctx: Context, name: InstanceName, streams?: Streams): Promise<Channel> {
   const found = await requireInstance(ctx, name);
   const instance = wholeInstance(found, true);
-  if (found.status === 'running') return driverFor(ctx, instance.spec).channel(instance, streams);
+  if (found.status === 'running') return driverOf(ctx, instance).channel(instance, streams);
   throw new Failure(
     'wrong-state',
     `"${name}" is ${found.status === 'broken' ? `broken: ${found.reason}` : found.status}, not running`,

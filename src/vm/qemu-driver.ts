@@ -152,11 +152,13 @@ function sshOf(ctx: Context, instance: Instance): Channel {
   const paths = ctx.paths.instance(instance.name);
   return sshChannel(ctx, {
     name: instance.name,
-    port: instance.state.sshPort ?? 0,
     user: 'root',
-    privateKey: ctx.paths.privateKey,
-    knownHosts: paths.knownHosts,
     controlSocket: paths.control,
+    way: {
+      port: instance.state.sshPort ?? 0,
+      privateKey: ctx.paths.privateKey,
+      knownHosts: paths.knownHosts,
+    },
   });
 }
 

@@ -37,6 +37,10 @@ const schema = v.object({
   warm: v.optional(v.string()),
   /** The process a disposable machine belongs to; without it nobody needs the machine any more. */
   owner: v.optional(v.object({ pid: v.number(), started: v.string() })),
+  /** Lima's home that holds a machine of the Lima driver. */
+  limaHome: v.optional(v.string()),
+  /** Somebody else made it, with Lima: it is looked after, and never deleted. */
+  adopted: v.optional(v.literal(true)),
   accelerator: v.optional(v.picklist(['kvm', 'hvf', 'tcg'])),
   /** ISO 8601; when the last start began. */
   started: v.optional(v.string()),

@@ -6,6 +6,7 @@ import { isLocked } from '../host/lock.ts';
 import type { Context } from '../host/context.ts';
 import { parseSpec } from '../template/spec.ts';
 import type { Inspection, Instance } from './instance.ts';
+import { lookAtLima } from './lima-look.ts';
 import { findMachine } from './machine-process.ts';
 import { parseState, type State } from './state.ts';
 
@@ -48,7 +49,13 @@ export async function inspect(
   try {
     pid = await findMachine(ctx, paths.pid);
     instance = await readInstance(ctx, name);
-    const status = await statusOf(ctx, instance, pid, look);
+    const { phase, driver } = instance.state;
+    let lost: string | undefined;
+    if (driver === 'lima' && phase !== 'creating') {
+      const seen = await lookAtLima(ctx, instance);
+      [pid, lost] = [seen.pid, seen.problem];
+    } else if (driver === 'qemu' && !(await exists(paths.disk))) lost = 'its disk is missing';
+    const status = await statusOf(ctx, instance, pid, lost, look);
     const common = { name, instance, protected: isProtected, ...(pid === undefined ? {} : { pid }) };
     return 'reason' in status
       ? { ...common, status: 'broken', reason: status.reason }
@@ -72,6 +79,7 @@ async function statusOf(
   ctx: Context,
   instance: Instance,
   pid: number | undefined,
+  lost: string | undefined,
   look: Look,
 ): Promise<Verdict> {
   const { phase } = instance.state;
@@ -82,7 +90,7 @@ async function statusOf(
       reason: `its start was interrupted${pid === undefined ? '' : ` (the machine runs as process ${pid})`}`,
     };
   }
-  if (!(await exists(ctx.paths.instance(instance.name).disk))) return { reason: 'its disk is missing' };
+  if (lost !== undefined) return { reason: lost };
   return { status: pid === undefined ? 'stopped' : 'running' };
 }
 

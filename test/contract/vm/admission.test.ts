@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GiB, MiB } from '../../../src/core/bytes.ts';
 import { Failure } from '../../../src/core/errors.ts';
+import { compactedFile } from '../../../src/host/paths.ts';
 import { filesystemOf } from '../../../src/host/free-space.ts';
 import { resolveSpec } from '../../../src/template/resolve.ts';
 import { instanceClaims, reserveInstance } from '../../../src/vm/admission.ts';
@@ -39,9 +40,9 @@ describe('what counts against the free space', () => {
   });
 
   it('is the copy that a compaction is writing, too', async () => {
-    const { disk, compacted } = await stoppedInstance(ctx.paths, 'a', { diskBound: GiB });
+    const { disk } = await stoppedInstance(ctx.paths, 'a', { diskBound: GiB });
     await writeFile(disk, Buffer.alloc(3 * MiB, 1));
-    await writeFile(compacted, Buffer.alloc(MiB, 1));
+    await writeFile(compactedFile(disk), Buffer.alloc(MiB, 1));
     expect(await instanceClaims(ctx)).toMatchObject([
       { what: 'the disk of a', bound: GiB, allocated: 3 * MiB },
       { what: 'the compacted disk of a (temporary)', bound: 3 * MiB, allocated: MiB },

@@ -16,9 +16,13 @@ export interface LimaInstance {
 /** Up to 2.0 the machine's disk is `diffdisk` on `basedisk`; from 2.1 it is `disk`, and old ones have links of the new names. */
 const diskNames = ['diffdisk', 'disk', 'basedisk', 'image', 'iso'];
 
-/** All Lima instances of this user. @throws Failure `files` if Lima's home can't be read. */
-export async function limaInstances(env: Readonly<NodeJS.ProcessEnv>): Promise<LimaInstance[]> {
-  const home = env['LIMA_HOME'] ?? join(env['HOME'] ?? homedir(), '.lima');
+/** Where this user's limactl keeps its instances. */
+export function limaHome(env: Readonly<NodeJS.ProcessEnv>): string {
+  return env['LIMA_HOME'] ?? join(env['HOME'] ?? homedir(), '.lima');
+}
+
+/** All instances in one of Lima's homes. @throws Failure `files` if it can't be read. */
+export async function limaInstances(home: string): Promise<LimaInstance[]> {
   let names: string[];
   try {
     names = (await readdir(home)).filter((name) => !/^[._]/.test(name)).sort();
@@ -30,7 +34,8 @@ export async function limaInstances(env: Readonly<NodeJS.ProcessEnv>): Promise<L
   return found.filter((instance) => instance !== undefined);
 }
 
-async function limaInstance(name: string, folder: string): Promise<LimaInstance | undefined> {
+/** One instance by its folder; undefined if there is none. @throws Failure `files`, Error if it can't be looked at. */
+export async function limaInstance(name: string, folder: string): Promise<LimaInstance | undefined> {
   if (!(await exists(join(folder, 'lima.yaml')))) return undefined;
   const disks = new Map<string, string>();
   for (const path of diskNames.map((disk) => join(folder, disk))) {

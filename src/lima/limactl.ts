@@ -1,0 +1,124 @@
+import * as v from 'valibot';
+import { Failure } from '../core/errors.ts';
+import type { Context } from '../host/context.ts';
+import type { RunOptions, RunResult } from '../host/run.ts';
+import { minimumLimaVersion } from './yaml.ts';
+
+export interface LimactlOptions extends Pick<RunOptions, 'effect' | 'deadline' | 'signal' | 'env'> {
+  /** Told each message of Lima's log as it comes, without the part of it that spoke. */
+  readonly onMessage?: (message: string) => void;
+}
+
+const entry = v.object({ level: v.string(), msg: v.string() });
+
+/**
+ * Calls limactl on one of its homes, never with a question.
+ * @throws Failure `dependency` if there is none, `unsupported` for root, `process` in Lima's own words, `deadline`,
+ *   `interrupted`.
+ */
+export async function limactl(
+  ctx: Context,
+  home: string,
+  args: readonly string[],
+  { onMessage, env, ...options }: LimactlOptions,
+): Promise<RunResult> {
+  try {
+    return await ctx.run(['limactl', '--tty=false', '--log-format=json', ...args], {
+      ...options,
+      env: { ...env, LIMA_HOME: home },
+      ...(onMessage
+        ? {
+            onLine: (line) => {
+              const message = messageIn(line);
+              if (message) onMessage(message.msg.replace(/^\[\w+\] /, ''));
+            },
+          }
+        : {}),
+    });
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reason !== 'process') throw error;
+    throw inItsOwnWords(args[0] ?? '', error);
+  }
+}
+
+function messageIn(line: string): v.InferOutput<typeof entry> | undefined {
+  try {
+    const parsed = v.safeParse(entry, JSON.parse(line));
+    return parsed.success ? parsed.output : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function inItsOwnWords(verb: string, failure: Failure): Failure {
+  const lines = (failure.detail ?? '').split('\n');
+  if (lines.some((line) => line.includes('must not run as the root user'))) {
+    return new Failure('unsupported', 'Lima does not run as root', {
+      hint: 'run zfsdev as an ordinary user, or with --driver qemu',
+      cause: failure,
+    });
+  }
+  const messages = lines.map((line) => messageIn(line));
+  const fatal = messages.find((message) => message?.level === 'fatal')?.msg;
+  const before = messages.filter((message) => message && message.level !== 'fatal');
+  const detail = before.map((message) => message?.msg ?? '').join('\n');
+  return new Failure('process', `limactl ${verb} failed: ${fatal ?? failure.message}`, {
+    ...(fatal === undefined ? { detail: failure.detail ?? '' } : detail ? { detail } : {}),
+    cause: failure,
+  });
+}
+
+/** @throws Failure `dependency` if limactl is missing or older than what the generated files need. */
+export async function requireLimactl(ctx: Context, home: string): Promise<void> {
+  const { stdout } = await limactl(ctx, home, ['--version'], {
+    effect: 'read',
+    deadline: 30_000,
+    signal: ctx.signal,
+  });
+  const version = /(\d+)\.(\d+)\.(\d+)/.exec(stdout);
+  if (!version) throw new Failure('dependency', `limactl does not tell its version: ${stdout.trim()}`);
+  const number = (text: string): number =>
+    text.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0);
+  if (number(version[0]) >= number(minimumLimaVersion)) return;
+  throw new Failure(
+    'dependency',
+    `limactl ${version[0]} is too old: ${minimumLimaVersion} or later is needed`,
+    {
+      hint: 'install a later one: https://lima-vm.io/docs/installation/',
+    },
+  );
+}
+
+const listing = v.object({
+  name: v.string(),
+  status: v.string(),
+  dir: v.string(),
+  vmType: v.string(),
+  cpus: v.number(),
+  memory: v.number(),
+  disk: v.number(),
+  protected: v.optional(v.boolean(), false),
+  errors: v.optional(v.nullable(v.array(v.string())), []),
+  config: v.optional(v.object({ user: v.optional(v.object({ name: v.optional(v.string()) })) })),
+});
+
+/** What `limactl list --json` tells of an instance; sizes in bytes, `disk` as configured. */
+export type LimaListing = v.InferOutput<typeof listing>;
+
+/** Asks Lima about one instance; undefined if it has none of this name. @throws Failure as `limactl` */
+export async function listLima(ctx: Context, home: string, name: string): Promise<LimaListing | undefined> {
+  const { stdout } = await limactl(ctx, home, ['list', '--json'], {
+    effect: 'read',
+    deadline: 60_000,
+    signal: ctx.signal,
+  });
+  for (const line of stdout.split('\n').filter((text) => text.trim())) {
+    const parsed = v.safeParse(listing, JSON.parse(line));
+    if (!parsed.success)
+      throw new Failure('process', 'limactl list answered in a form that zfsdev does not know', {
+        detail: line,
+      });
+    if (parsed.output.name === name) return parsed.output;
+  }
+  return undefined;
+}

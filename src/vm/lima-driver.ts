@@ -1,0 +1,165 @@
+import { realpath, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Claim } from '../budget/admission.ts';
+import { formatBytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import type { Channel } from '../guest/channel.ts';
+import { sshChannel } from '../guest/ssh.ts';
+import type { Context } from '../host/context.ts';
+import { exists, makePrivateFolder, readIfExists, writeFileAtomically } from '../host/files.ts';
+import { checkSocketPath } from '../host/paths.ts';
+import { findImage } from '../image/build.ts';
+import { recipeOf } from '../image/recipe.ts';
+import { limactl, requireLimactl } from '../lima/limactl.ts';
+import { renderLima } from '../lima/yaml.ts';
+import type { Spec } from '../template/spec.ts';
+import type { Driver, StopOptions } from './driver.ts';
+import type { Instance } from './instance.ts';
+import { limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
+import { limaEnvironment, startLima } from './lima-start.ts';
+import { parseState, type State } from './state.ts';
+import { writeState } from './store.ts';
+
+/** Lima appends 16 digits to the path of a socket while it makes it. */
+const socketName = 'ssh.sock.0123456789abcdef';
+/** What qcow2 needs for its tables at most, beside the data: a 4096th, and a little. */
+const tables = (size: number): number => Math.ceil(size / 4096) + 2 ** 20;
+
+/**
+ * Runs instances by limactl, in a home of zfsdev's own: what the user's default.yaml and override.yaml would add to every
+ * machine has no way in, and no instance that the user made is ever in reach.
+ */
+export function limaDriver(ctx: Context): Driver {
+  return {
+    check: (spec) => check(ctx, spec),
+    claims: (spec) => Promise.resolve([claim(ctx, spec)]),
+    create: (spec, state) => create(ctx, spec, state),
+    start: (instance, undo, deadline) =>
+      startLima(ctx, instance, channelOf(ctx, instance, true), undo, deadline),
+    stop: (instance, options) => stop(ctx, instance, options),
+    remove: (name) => remove(ctx, name),
+    channel: (instance) => channelOf(ctx, instance),
+    planned: (spec) =>
+      Promise.resolve([
+        `write ${ctx.paths.instance(spec.name).lima}`,
+        `run LIMA_HOME=${ctx.paths.lima} limactl create --name=${spec.name} and start`,
+      ]),
+  };
+}
+
+async function check(ctx: Context, spec: Spec): Promise<void> {
+  const paths = ctx.paths.instance(spec.name);
+  checkSocketPath(join(ctx.paths.lima, spec.name, socketName));
+  checkSocketPath(`${paths.control}.0123456789abcdef`);
+  await requireLimactl(ctx, ctx.paths.lima);
+}
+
+function claim(ctx: Context, { name, disk }: Spec): Claim {
+  return { what: `the disk of ${name}`, path: ctx.paths.lima, bound: disk + tables(disk), allocated: 0 };
+}
+
+async function create(ctx: Context, spec: Spec, state: State): Promise<Instance> {
+  const { lima: file } = ctx.paths.instance(spec.name);
+  await makePrivateFolder(ctx.paths.lima);
+  const home = await realpath(ctx.paths.lima);
+  // From here on `remove` knows that there may be something of Lima's, and where.
+  const placed: State = { ...state, limaHome: home };
+  await writeState(ctx, spec.name, placed);
+  if (await exists(join(home, spec.name))) {
+    throw new Failure('already-exists', `Lima has an instance "${spec.name}" that zfsdev did not make`, {
+      hint: `--name gives this one another name; LIMA_HOME=${home} limactl delete ${spec.name} removes that one`,
+    });
+  }
+  const image = await localImage(ctx, spec);
+  const extras = { marker: limaMarker(placed), ...(image === undefined ? {} : { image }) };
+  await writeFileAtomically(file, await renderLima(spec, extras));
+  const env = await limaEnvironment(ctx);
+  await step(
+    ctx.emit,
+    'disk',
+    'Creating it with Lima',
+    (progress) =>
+      limactl(ctx, home, ['create', `--name=${spec.name}`, file], {
+        effect: 'write',
+        // An image of hundreds of megabytes may have to come first.
+        deadline: 3_600_000,
+        signal: ctx.signal,
+        env,
+        onMessage: progress,
+      }),
+    () => formatBytes(spec.disk),
+  );
+  const created: State = { ...placed, phase: 'created' };
+  await writeState(ctx, spec.name, created);
+  return { name: spec.name, spec, state: created };
+}
+
+/** The cloud image that was built on this host, if there is one: Lima then downloads nothing. */
+async function localImage(ctx: Context, { image: { flavour, suite } }: Spec): Promise<string | undefined> {
+  if (flavour !== 'zfs') return undefined;
+  try {
+    return (await findImage(ctx, await recipeOf({ flavour: 'cloud', suite })))?.disk;
+  } catch (error) {
+    if (error instanceof Failure && error.reason === 'unsupported') return undefined;
+    throw error;
+  }
+}
+
+async function stop(ctx: Context, instance: Instance, { force, deadline }: StopOptions): Promise<void> {
+  const home = instance.state.limaHome ?? ctx.paths.lima;
+  await channelOf(ctx, instance).close();
+  await limactl(ctx, home, ['stop', ...(force ? ['--force'] : []), instance.name], {
+    effect: 'write',
+    deadline: force ? 60_000 : deadline.left(),
+    signal: ctx.signal,
+  });
+}
+
+async function remove(ctx: Context, name: InstanceName): Promise<void> {
+  const paths = ctx.paths.instance(name);
+  const state = await readState(ctx, name);
+  if (state?.limaHome !== undefined && !state.adopted) await removeFromLima(ctx, name, state);
+  await rm(paths.control, { force: true });
+  await rm(paths.folder, { recursive: true, force: true });
+}
+
+/** Takes the machine itself away, and never one that somebody else made under its name. */
+async function removeFromLima(ctx: Context, name: InstanceName, state: State): Promise<void> {
+  const home = state.limaHome ?? ctx.paths.lima;
+  const { folder, lost } = await lookAtLima(ctx, { name, state });
+  if (lost === 'foreign') return;
+  if (lost === undefined) {
+    await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
+    return;
+  }
+  // Without a lima.yaml it is what an interrupted creation left, which limactl itself can't delete.
+  if (state.phase === 'creating') await rm(folder, { recursive: true, force: true });
+}
+
+/** The state, as far as it can be read: a machine is removed however damaged. */
+async function readState(ctx: Context, name: InstanceName): Promise<State | undefined> {
+  const text = await readIfExists(ctx.paths.instance(name).state);
+  try {
+    return text === undefined ? undefined : parseState(text);
+  } catch (error) {
+    if (error instanceof Failure) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * The way in, by the ssh configuration that Lima writes at each start: as root, whom the provisioning lets in; or, before
+ * that is through and in machines that zfsdev did not make, as Lima's own user with sudo.
+ */
+function channelOf(ctx: Context, instance: Instance, sudo = instance.state.adopted === true): Channel {
+  const folder = limaFolder(ctx, instance);
+  const { control } = ctx.paths.instance(instance.name);
+  return sshChannel(ctx, {
+    name: instance.name,
+    ...(sudo ? { sudo: true } : { user: 'root' }),
+    controlSocket: sudo ? `${control}.sudo` : control,
+    way: { configFile: join(folder, 'ssh.config'), host: `lima-${instance.name}` },
+  });
+}
