@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
 import { mkdir, open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
@@ -52,14 +53,24 @@ export async function writeFileAtomically(
   }
 }
 
+/** What it is that has no content of its own to be read (a pipe would let its reader wait for ever); undefined for files. */
+export function specialKind(found: Stats): string | undefined {
+  if (found.isFIFO()) return 'a pipe';
+  if (found.isSocket()) return 'a socket';
+  return found.isCharacterDevice() || found.isBlockDevice() ? 'a device' : undefined;
+}
+
 /**
  * Opens a file for reading, and closes it whatever happens.
  * @throws Failure of `work` as it is; `files` for anything else, the file's own trouble.
  */
 export async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {
   try {
-    const file = await open(path, 'r');
+    // Not blocking: to open a pipe that nobody writes to would never return.
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
+      const special = specialKind(await file.stat());
+      if (special) throw new Error(`it is ${special}, not a file`);
       return await work(file);
     } finally {
       await file.close();

@@ -11,6 +11,8 @@ export interface LimaInstance {
   readonly running: boolean;
   /** Its disks, each once, whichever names lead to it. */
   readonly disks: readonly string[];
+  /** Why it could not be looked at. */
+  readonly problem?: string;
 }
 
 /** Up to 2.0 the machine's disk is `diffdisk` on `basedisk`; from 2.1 it is `disk`, and old ones have links of the new names. */
@@ -30,7 +32,16 @@ export async function limaInstances(home: string): Promise<LimaInstance[]> {
     if (hasCode(error, 'ENOENT', 'ENOTDIR')) return [];
     throw new Failure('files', `${home} can't be listed: ${messageOf(error)}`, { cause: error });
   }
-  const found = await Promise.all(names.map((name) => limaInstance(name, join(home, name))));
+  const found = await Promise.all(
+    names.map(async (name) => {
+      const folder = join(home, name);
+      try {
+        return await limaInstance(name, folder);
+      } catch (error) {
+        return { name, folder, running: false, disks: [], problem: messageOf(error) };
+      }
+    }),
+  );
   return found.filter((instance) => instance !== undefined);
 }
 

@@ -13,6 +13,8 @@ export interface Qcow2 {
   readonly snapshots: readonly Qcow2Snapshot[];
   /** QEMU found it damaged, and only reads it. */
   readonly corrupt: boolean;
+  /** What the guest wrote lies in another file (`data_file`). */
+  readonly external: boolean;
 }
 
 export interface Qcow2Snapshot {
@@ -33,19 +35,28 @@ interface Table {
   readonly entries: number;
 }
 
-interface Header extends Qcow2 {
+/** What it takes to find the clusters of a qcow2. */
+export interface Qcow2Header extends Qcow2 {
+  /** Entries of 16 bytes: an offset, and 32 subclusters that are there, or read as zeros. */
   readonly extendedL2: boolean;
+  readonly encrypted: boolean;
+  /** The file's length in bytes. */
+  readonly length: number;
   readonly active: Table;
   readonly saved: readonly Table[];
 }
 
 const magic = 0x514649fb;
 const backingFormatExtension = 0xe2792aca;
-const offsetMask = 0x00fffffffffffe00n;
-const compressedFlag = 1n << 62n;
-/** Far beyond what QEMU writes; a file that says more is damaged. */
+/** QEMU's own limits; a file that says more is damaged, and nothing of that size is ever read. */
 const maxTable = 32 * 1024 * 1024;
 const maxSnapshots = 65_536;
+const maxSnapshotTable = 64 * 1024 * 1024;
+/** Bits of what a reader must understand: dirty, corrupt, data elsewhere, compression, extended L2. */
+const corruptBit = 2n;
+const externalBit = 4n;
+const extendedL2Bit = 16n;
+const knownBits = 31n;
 
 /** What a disk file is, and what it tells of itself if it is a qcow2. */
 export type DiskContent =
@@ -56,12 +67,9 @@ export async function readDisk(path: string): Promise<DiskContent> {
   return withFile(path, async (file) => {
     const start = await read(file, 0, 4, true);
     if (start.length === 4 && start.readUInt32BE(0) === magic) {
-      const { virtual, clusterSize, backing, backingFormat, snapshots, corrupt } = await readHeader(file);
-      const optional = {
-        ...(backing === undefined ? {} : { backing }),
-        ...(backingFormat === undefined ? {} : { backingFormat }),
-      };
-      return { kind: 'qcow2', qcow2: { virtual, clusterSize, snapshots, corrupt, ...optional } };
+      const header = await readHeader(file);
+      await checkFirstTable(file, header);
+      return { kind: 'qcow2', qcow2: header };
     }
     const volume = await read(file, 0x8001, 5, true);
     return { kind: volume.toString('latin1') === 'CD001' ? 'iso' : 'raw' };
@@ -76,9 +84,9 @@ export async function heldBySnapshots(path: string): Promise<number> {
   return withFile(path, async (file) => {
     const header = await readHeader(file);
     if (header.saved.length === 0) return 0;
-    const active = new Set<string>();
-    await visitClusters(file, header, header.active, (key) => active.add(key));
-    return sizeOfSnapshots(file, header, (key) => !active.has(key));
+    const active = new Set<number>();
+    await visitClusters(file, header, header.active, ({ offset }) => active.add(offset));
+    return sizeOfSnapshots(file, header, (offset) => !active.has(offset));
   });
 }
 
@@ -89,37 +97,57 @@ export async function heldBySnapshots(path: string): Promise<number> {
 export async function neededBySnapshots(path: string): Promise<number> {
   const content = await readDisk(path);
   if (content.kind !== 'qcow2' || content.qcow2.snapshots.length === 0) return 0;
-  return withFile(path, async (file) => sizeOfSnapshots(file, await readHeader(file), () => true));
+  return withQcow2(path, (file, header) => sizeOfSnapshots(file, header, () => true));
 }
 
 async function sizeOfSnapshots(
   file: FileHandle,
-  header: Header,
-  counts: (key: string) => boolean,
+  header: Qcow2Header,
+  counts: (offset: number) => boolean,
 ): Promise<number> {
-  const clusters = new Map<string, number>();
+  const clusters = new Map<number, number>();
   for (const table of header.saved) {
-    await visitClusters(file, header, table, (key, length) => {
-      if (counts(key)) clusters.set(key, length);
+    await visitClusters(file, header, table, ({ offset, length }) => {
+      if (counts(offset)) clusters.set(offset, length);
     });
   }
   return [...clusters.values()].reduce((sum, length) => sum + length, 0);
 }
 
-async function readHeader(file: FileHandle): Promise<Header> {
+/** Opens a qcow2 for a look at its clusters. @throws Failure `files` as `readDisk` */
+export async function withQcow2<T>(
+  path: string,
+  work: (file: FileHandle, header: Qcow2Header) => Promise<T>,
+): Promise<T> {
+  return withFile(path, async (file) => {
+    const header = await readHeader(file);
+    await checkFirstTable(file, header);
+    return work(file, header);
+  });
+}
+
+async function readHeader(file: FileHandle): Promise<Qcow2Header> {
   const start = await read(file, 0, 104, true);
   if (start.length < 72 || start.readUInt32BE(0) !== magic) throw new Error('it is not a qcow2');
   const version = start.readUInt32BE(4);
   const clusterBits = start.readUInt32BE(20);
-  if (version < 2 || version > 3 || clusterBits < 9 || clusterBits > 21) {
+  if (
+    version < 2 ||
+    version > 3 ||
+    clusterBits < 9 ||
+    clusterBits > 21 ||
+    (version === 3 && start.length < 104)
+  ) {
     throw new Error(`it is a qcow2 of a kind that QEMU doesn't know (version ${version})`);
   }
   const features = version === 3 ? start.readBigUInt64BE(72) : 0n;
+  if ((features & ~knownBits) !== 0n) throw new Error('it is a qcow2 of a newer QEMU');
   const backingOffset = number(start, 8);
   const backingLength = start.readUInt32BE(16);
   if (backingLength > 1023) throw new Error('its backing file has a name of more than 1023 bytes');
   const headerLength = version === 3 ? start.readUInt32BE(100) : 72;
-  const [backing, backingFormat, saved] = await Promise.all([
+  const [{ size }, backing, backingFormat, saved] = await Promise.all([
+    file.stat(),
     backingOffset === 0 ? undefined : read(file, backingOffset, backingLength),
     readBackingFormat(file, headerLength),
     readSnapshots(file, number(start, 64), start.readUInt32BE(60)),
@@ -130,8 +158,11 @@ async function readHeader(file: FileHandle): Promise<Header> {
     ...(backing === undefined ? {} : { backing: backing.toString('utf8') }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     snapshots: saved.map(({ snapshot }) => snapshot),
-    corrupt: (features & 2n) !== 0n,
-    extendedL2: (features & 16n) !== 0n,
+    corrupt: (features & corruptBit) !== 0n,
+    external: (features & externalBit) !== 0n,
+    extendedL2: (features & extendedL2Bit) !== 0n,
+    encrypted: start.readUInt32BE(32) !== 0,
+    length: size,
     active: { offset: number(start, 40), entries: start.readUInt32BE(36) },
     saved: saved.map(({ table }) => table),
   };
@@ -156,10 +187,13 @@ async function readSnapshots(
   if (count > maxSnapshots) throw new Error(`it says that it has ${count} snapshots`);
   const found = [];
   for (let at = offset, i = 0; i < count; i += 1) {
+    if (at - offset > maxSnapshotTable) throw new Error('its snapshot table is larger than QEMU allows');
     const fixed = await read(file, at, 40);
     const [idLength, nameLength] = [fixed.readUInt16BE(12), fixed.readUInt16BE(14)];
     const extraLength = fixed.readUInt32BE(36);
-    if (extraLength > 1024) throw new Error('an entry of its snapshot table makes no sense');
+    // QEMU gives every snapshot an id; an entry without one is a hole, of which there may be thousands.
+    if (extraLength > 1024 || idLength === 0)
+      throw new Error('an entry of its snapshot table makes no sense');
     const rest = await read(file, at + 40, extraLength + idLength + nameLength);
     found.push({
       snapshot: {
@@ -175,38 +209,101 @@ async function readSnapshots(
   return found;
 }
 
-/** Calls back for each cluster that a state of the disk holds in this file: a key of its place, and its bytes there. */
-async function visitClusters(
+/** @throws Error if the first table can't be the one of this disk, or leads out of the file. */
+async function checkFirstTable(file: FileHandle, header: Qcow2Header): Promise<void> {
+  const { virtual, clusterSize, extendedL2, active, external } = header;
+  const perTable = clusterSize / (extendedL2 ? 16 : 8);
+  if (active.entries < Math.ceil(virtual / clusterSize / perTable)) {
+    throw new Error('its first table is too small for its virtual size');
+  }
+  if (!external) await readFirstTable(file, header, active);
+}
+
+/** Where the second tables lie, without those that are not there. */
+export async function readFirstTable(
   file: FileHandle,
-  { clusterSize, extendedL2 }: Header,
+  { clusterSize, length }: Qcow2Header,
   table: Table,
-  visit: (key: string, length: number) => void,
-): Promise<void> {
+): Promise<number[]> {
+  if (table.entries === 0) return [];
   if (table.entries * 8 > maxTable) throw new Error('its first table is larger than any disk needs');
-  const first = await read(file, table.offset, table.entries * 8);
-  const entrySize = extendedL2 ? 16 : 8;
-  for (let i = 0; i < table.entries; i += 1) {
-    const offset = Number(first.readBigUInt64BE(i * 8) & offsetMask);
+  if (table.offset % clusterSize !== 0 || table.offset + table.entries * 8 > length) {
+    throw new Error('its first table is not where it says');
+  }
+  const bytes = await read(file, table.offset, table.entries * 8);
+  const found: number[] = [];
+  for (let at = 0; at < bytes.length; at += 8) {
+    const offset = offsetAt(bytes, at);
     if (offset === 0) continue;
-    const second = await read(file, offset, clusterSize);
-    for (let at = 0; at < clusterSize; at += entrySize) {
-      const entry = second.readBigUInt64BE(at);
-      if ((entry & compressedFlag) !== 0n) visitCompressed(entry, clusterSize, visit);
-      else if ((entry & offsetMask) !== 0n) visit(String(entry & offsetMask), clusterSize);
+    if (offset % clusterSize !== 0) throw new Error('its first table makes no sense');
+    found.push(offset);
+  }
+  const last = found.reduce((most, offset) => Math.max(most, offset), 0);
+  // A running machine's file may have grown since it was opened.
+  if (last >= length && last >= (await file.stat()).size)
+    throw new Error('its first table leads out of the file');
+  return found;
+}
+
+/** One cluster that a qcow2 stores. */
+export interface StoredCluster {
+  readonly offset: number;
+  /** Bytes in the file. */
+  readonly length: number;
+  readonly compressed: boolean;
+  /** Bit by bit, which of its 32 parts are there; all of them, without extended L2. */
+  readonly parts: number;
+}
+
+/** Calls back for each cluster that a second table names. */
+export async function visitSecondTable(
+  file: FileHandle,
+  { clusterSize, extendedL2 }: Qcow2Header,
+  offset: number,
+  visit: (cluster: StoredCluster) => void,
+): Promise<void> {
+  const bytes = await read(file, offset, clusterSize);
+  const entrySize = extendedL2 ? 16 : 8;
+  for (let at = 0; at < clusterSize; at += entrySize) {
+    const high = bytes.readUInt32BE(at);
+    if ((high & compressedBit) !== 0) visit(compressedCluster(bytes, at, clusterSize));
+    else {
+      const place = offsetAt(bytes, at);
+      // Bit 0: reads as zeros, whatever lies there. With subclusters these have bits of their own.
+      const zero = !extendedL2 && (bytes.readUInt32BE(at + 4) & 1) !== 0;
+      const parts = extendedL2 ? bytes.readUInt32BE(at + 12) : zero ? 0 : 0xffffffff;
+      if (place !== 0) visit({ offset: place, length: clusterSize, compressed: false, parts });
     }
   }
 }
 
+/** Calls back for each cluster that a state of the disk holds in this file. */
+async function visitClusters(
+  file: FileHandle,
+  header: Qcow2Header,
+  table: Table,
+  visit: (cluster: StoredCluster) => void,
+): Promise<void> {
+  for (const offset of await readFirstTable(file, header, table)) {
+    await visitSecondTable(file, header, offset, visit);
+  }
+}
+
+/** Bit 62, in the upper half of an entry. */
+const compressedBit = 0x40000000;
+
 /** A compressed cluster begins anywhere and says how many sectors of 512 bytes it reaches into. */
-function visitCompressed(
-  entry: bigint,
-  clusterSize: number,
-  visit: (key: string, length: number) => void,
-): void {
+function compressedCluster(bytes: Buffer, at: number, clusterSize: number): StoredCluster {
   const bits = BigInt(62 - (Math.log2(clusterSize) - 8));
-  const offset = entry & ((1n << bits) - 1n);
-  const sectors = Number((entry & (compressedFlag - 1n)) >> bits) + 1;
-  visit(`${offset}c`, sectors * 512 - Number(offset & 511n));
+  const entry = bytes.readBigUInt64BE(at) & ((1n << 62n) - 1n);
+  const offset = Number(entry & ((1n << bits) - 1n));
+  const sectors = Number(entry >> bits) + 1;
+  return { offset, length: sectors * 512 - (offset % 512), compressed: true, parts: 0xffffffff };
+}
+
+/** The offset in an entry of either table: bits 9 to 55. */
+function offsetAt(bytes: Buffer, at: number): number {
+  return (bytes.readUInt32BE(at) & 0x00ffffff) * 2 ** 32 + ((bytes.readUInt32BE(at + 4) & ~511) >>> 0);
 }
 
 function number(bytes: Buffer, at: number): number {

@@ -1,12 +1,15 @@
-import { stat } from 'node:fs/promises';
+import { realpath, stat } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
-import { messageOf } from '../core/errors.ts';
-import { exists } from '../host/files.ts';
-import { heldBySnapshots, readDisk, type DiskKind } from '../qemu/qcow2.ts';
+import { hasCode, messageOf } from '../core/errors.ts';
+import { lockKey } from '../host/file-locks.ts';
+import { specialKind } from '../host/files.ts';
+import { heldBySnapshots, readDisk, type DiskKind, type Qcow2 } from '../qemu/qcow2.ts';
 
 /** One disk file as it lies on the host; a sample, as a running machine goes on writing. All sizes in bytes. */
 export interface DiskUsage {
   readonly path: string;
+  /** Which file it is, whatever names lead to it (`lockKey`); absent where it could not be told. */
+  readonly file?: string;
   /** Absent where it could not be told. */
   readonly kind?: DiskKind;
   /** What the guest sees. */
@@ -16,7 +19,7 @@ export interface DiskUsage {
   readonly snapshots: number;
   /** Of `actual`, what only snapshots hold. */
   readonly heldBySnapshots: number;
-  /** Absolute. */
+  /** Absolute, links resolved; as it is written if it isn't a file (`nbd://...`). */
   readonly backing?: string;
   /** Why there is more to it than the figures say, or why there are none. */
   readonly problem?: string;
@@ -25,35 +28,64 @@ export interface DiskUsage {
 /** Looks at a disk; never fails because of what it finds. */
 export async function lookAtDisk(path: string): Promise<DiskUsage> {
   const nothing = { path, virtual: 0, actual: 0, snapshots: 0, heldBySnapshots: 0 };
-  let size: { virtual: number; actual: number };
+  let size: { virtual: number; actual: number; file: string };
   try {
     const found = await stat(path);
-    size = { virtual: found.size, actual: found.blocks * 512 };
+    const special = specialKind(found);
+    if (special) return { ...nothing, problem: `${basename(path)} is ${special}, not a file` };
+    size = { virtual: found.size, actual: found.blocks * 512, file: lockKey(found) };
   } catch (error) {
-    return { ...nothing, problem: `${basename(path)} can't be looked at: ${messageOf(error)}` };
+    const why = hasCode(error, 'ENOENT')
+      ? 'is missing'
+      : hasCode(error, 'ELOOP')
+        ? "is a link in a circle, and can't be looked at"
+        : `can't be looked at: ${messageOf(error)}`;
+    return { ...nothing, problem: `${basename(path)} ${why}` };
   }
+  const { actual, file } = size;
   try {
     const content = await readDisk(path);
     if (content.kind !== 'qcow2') return { ...nothing, ...size, kind: content.kind };
-    const { virtual, backing, snapshots, corrupt } = content.qcow2;
-    const whole =
-      backing === undefined ? undefined : isAbsolute(backing) ? backing : resolve(dirname(path), backing);
-    const problem = corrupt
-      ? 'QEMU has marked it as corrupt'
-      : whole !== undefined && !(await exists(whole))
-        ? `its backing file ${whole} is missing`
-        : undefined;
+    const { virtual, snapshots } = content.qcow2;
+    const found = await backingOf(path, content.qcow2);
     return {
       path,
+      file,
       kind: 'qcow2',
       virtual,
-      actual: size.actual,
+      actual,
       snapshots: snapshots.length,
-      heldBySnapshots: snapshots.length === 0 ? 0 : Math.min(size.actual, await heldBySnapshots(path)),
-      ...(whole === undefined ? {} : { backing: whole }),
-      ...(problem === undefined ? {} : { problem }),
+      heldBySnapshots: snapshots.length === 0 ? 0 : Math.min(actual, await heldBySnapshots(path)),
+      ...found,
     };
   } catch (error) {
-    return { ...nothing, actual: size.actual, problem: messageOf(error) };
+    return { ...nothing, actual, file, problem: messageOf(error) };
+  }
+}
+
+/** A name with a protocol is no path, as QEMU has it: a colon before any slash. */
+const protocol = /^[^/]+:/;
+
+/** The backing file, and what is wrong with the disk although its tables can be read. */
+async function backingOf(
+  path: string,
+  { backing, corrupt, external }: Qcow2,
+): Promise<Pick<DiskUsage, 'backing' | 'problem'>> {
+  const problem = corrupt
+    ? { problem: 'QEMU has marked it as corrupt' }
+    : external
+      ? { problem: 'its data lies in a file of its own, which is not counted' }
+      : {};
+  if (backing === undefined) return problem;
+  const name = backing.replace(/^file:/, '');
+  if (protocol.test(name)) return { backing: name, ...problem };
+  try {
+    // Joined as it is: a `..` behind a link is what the link's target has above it.
+    return { backing: await realpath(isAbsolute(name) ? name : `${dirname(path)}/${name}`), ...problem };
+  } catch (error) {
+    const whole = isAbsolute(name) ? name : resolve(dirname(path), name);
+    const absent = hasCode(error, 'ENOENT', 'ENOTDIR');
+    const why = absent ? 'is missing' : `can't be found: ${messageOf(error)}`;
+    return { backing: whole, problem: `its backing file ${whole} ${why}`, ...problem };
   }
 }

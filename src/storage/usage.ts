@@ -1,20 +1,19 @@
-import { readdir } from 'node:fs/promises';
+import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { filesQemuWrites } from '../host/file-locks.ts';
+import { exists } from '../host/files.ts';
 import { filesystemOf, type HostFilesystem } from '../host/free-space.ts';
-import { actualSize } from '../host/files.ts';
-import { listImages } from '../image/store.ts';
 import { storedData } from '../qemu/img.ts';
 import type { PoolSpec } from '../template/spec.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
-import { imageUsers } from '../vm/images.ts';
 import type { Status } from '../vm/instance.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
-import { listWarm, warmUsers } from '../vm/warm-store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
 import { askGuestUsage, type GuestUsage } from './guest-usage.ts';
-import { limaHome, limaInstances } from '../lima/folder.ts';
+import { limaHome, limaInstances, type LimaInstance } from '../lima/folder.ts';
+import { sharedUsage, type SharedUsage } from './shared-usage.ts';
 
 /** What one machine takes on the host. All sizes in bytes. */
 export interface MachineUsage {
@@ -25,21 +24,14 @@ export interface MachineUsage {
   /** Everything else in its folder: initrd, logs. */
   readonly other: number;
   readonly guest?: GuestUsage;
-  /** What can be had back, as far as it can be told without doing it; `trim` is an upper bound. */
-  readonly reclaim: { readonly trim?: number; readonly clean?: number };
+  /** What can be had back, as far as it can be told without doing it: `trim` is an upper bound, `compact` an estimate. */
+  readonly reclaim: { readonly trim?: number; readonly clean?: number; readonly compact?: number };
   readonly problem?: string;
-}
-
-/** What machines stand on, counted once however many they are. */
-export interface SharedUsage {
-  readonly what: 'image' | 'warm';
-  readonly key: string;
-  readonly actual: number;
-  readonly usedBy: readonly string[];
 }
 
 export interface Usage {
   readonly machines: readonly MachineUsage[];
+  /** What machines stand on; empty where only some machines were asked for. */
   readonly shared: readonly SharedUsage[];
   /** The host's filesystems that any of it lies on. */
   readonly filesystems: readonly HostFilesystem[];
@@ -50,10 +42,13 @@ export interface UsageQuestion {
   readonly names: readonly string[];
   /** Lima instances that zfsdev did not make as well. */
   readonly all: boolean;
+  /** Only what the host has: no guest is asked, which would write to its disk, and nothing is estimated. */
+  readonly filesOnly?: boolean;
 }
 
 /** Looks at every machine once. @throws Failure `not-found` for a name that nothing has. */
-export async function surveyUsage(ctx: Context, { names, all }: UsageQuestion): Promise<Usage> {
+export async function surveyUsage(ctx: Context, question: UsageQuestion): Promise<Usage> {
+  const { names, all, filesOnly = false } = question;
   const wanted = (name: string): boolean => names.length === 0 || names.includes(name);
   const own = (await instanceNames(ctx)).filter(wanted);
   const foreign =
@@ -68,43 +63,99 @@ export async function surveyUsage(ctx: Context, { names, all }: UsageQuestion): 
       hint: 'zfsdev usage --all shows all there are',
     });
   }
-  const machines = await Promise.all([
-    ...own.map((name) => ownMachine(ctx, name)),
-    ...foreign.map(async ({ name, folder, running, disks }): Promise<MachineUsage> => ({
-      name,
-      driver: 'lima',
-      status: running ? 'running' : 'stopped',
-      ...(await filesOf(folder, disks)),
-      reclaim: {},
-    })),
+  const written = filesQemuWrites();
+  const found = await Promise.all([
+    ...own.map((name) => ownMachine(ctx, name, { filesOnly, written })),
+    ...foreign.map((instance) => limaMachine(instance, written)),
   ]);
-  const shared = names.length === 0 ? await sharedUsage(ctx) : [];
+  // One that was deleted while we looked is no longer there.
+  const present = found.filter((machine) => machine !== undefined);
+  const machines = filesOnly ? present : await withEstimates(present);
   return {
-    machines: machines.filter((machine) => machine !== undefined),
-    shared,
+    machines,
+    shared: names.length === 0 ? await sharedUsage(ctx, machines) : [],
     filesystems: await filesystems(ctx, machines),
   };
+}
+
+/** How many bytes all of it takes on the host, a file that several names lead to counted once. */
+export function totalOf({ machines, shared }: Pick<Usage, 'machines' | 'shared'>): number {
+  const counted = new Set<string>();
+  let total = shared.reduce((sum, { actual }) => sum + actual, 0);
+  for (const { disks, other } of machines) {
+    total += other;
+    for (const { file, actual } of disks) {
+      if (file === undefined || !counted.has(file)) total += actual;
+      if (file !== undefined) counted.add(file);
+    }
+  }
+  return total;
+}
+
+async function limaMachine(
+  { name, folder, running, disks, problem }: LimaInstance,
+  written: Promise<ReadonlySet<string>>,
+): Promise<MachineUsage> {
+  const files = await filesOf(folder, disks);
+  const words = problem ?? (running ? undefined : inUse(files.disks, await written));
+  return {
+    name,
+    driver: 'lima',
+    status: problem !== undefined ? 'broken' : running ? 'running' : 'stopped',
+    ...files,
+    reclaim: {},
+    ...(words === undefined ? {} : { problem: words }),
+  };
+}
+
+/** A machine that should not run, whose disk somebody writes to nevertheless. */
+function inUse(disks: readonly DiskUsage[], written: ReadonlySet<string>): string | undefined {
+  const busy = disks.find(({ file }) => file !== undefined && written.has(file));
+  return busy && `${busy.path} is in use by a QEMU that was not started here: its size may be a moment old`;
+}
+
+/** Where it's worth a look: reading the tables and compressing samples takes some milliseconds a disk. */
+const leastToEstimate = 16 * 2 ** 20;
+
+/** Adds what compact would give back. Loaded only where there is a disk for it. */
+async function withEstimates(machines: readonly MachineUsage[]): Promise<MachineUsage[]> {
+  const worth = ({ kind, actual, snapshots, problem }: DiskUsage): boolean =>
+    kind === 'qcow2' && actual >= leastToEstimate && snapshots === 0 && problem === undefined;
+  const candidates = machines.flatMap(({ status, problem, disks }) =>
+    status === 'stopped' && problem === undefined ? disks.filter(worth) : [],
+  );
+  if (candidates.length === 0) return [...machines];
+  const { estimateCompact } = await import('./compact-estimate.ts');
+  const estimates = await estimateCompact(candidates);
+  return machines.map((machine) => {
+    const known = machine.disks.map(({ path }) => estimates.get(path)).filter((each) => each !== undefined);
+    if (known.length === 0) return machine;
+    const compact = known.reduce((sum, each) => sum + each, 0);
+    return { ...machine, reclaim: { ...machine.reclaim, compact } };
+  });
 }
 
 async function ownMachine(
   ctx: Context,
   name: Parameters<typeof inspect>[1],
+  look: { readonly filesOnly: boolean; readonly written: Promise<ReadonlySet<string>> },
 ): Promise<MachineUsage | undefined> {
   const found = await inspect(ctx, name);
   if (!found) return undefined;
   const { folder, disk } = ctx.paths.instance(name);
   const files = await filesOf(folder, [disk]);
-  const common: MachineUsage = {
-    name,
-    driver: found.instance?.state.driver ?? 'qemu',
-    status: found.status,
-    ...files,
-    reclaim: {},
-  };
-  if (found.status === 'broken') return { ...common, problem: found.reason };
-  if (found.status !== 'running') return common;
+  if (files.disks[0]?.file === undefined && !(await exists(folder))) return undefined;
+  const driver = found.instance?.state.driver ?? 'qemu';
+  const disks = driver === 'qemu' ? files.disks.map(onlyQcow2) : files.disks;
+  const common: MachineUsage = { name, driver, status: found.status, ...files, disks, reclaim: {} };
+  const busy =
+    found.status === 'stopped' || found.status === 'broken' ? inUse(disks, await look.written) : undefined;
+  if (found.status === 'broken')
+    return { ...common, problem: [found.reason, busy].filter(Boolean).join('; ') };
+  if (found.status !== 'running') return { ...common, ...(busy === undefined ? {} : { problem: busy }) };
   const pause = await pauseOf(ctx, found);
   if (pause) return { ...common, problem: `stands still: ${pauseWords[pause]}; zfsdev resume ${name}` };
+  if (look.filesOnly) return common;
   try {
     const [guest, stored] = await Promise.all([askGuestUsage(ctx, found.instance), storedData(ctx, disk)]);
     const clean = Object.values(guest.cleanable).reduce((sum, size) => sum + size, 0);
@@ -112,6 +163,11 @@ async function ownMachine(
   } catch (error) {
     return { ...common, problem: `the guest can't be asked: ${messageOf(error)}` };
   }
+}
+
+function onlyQcow2(disk: DiskUsage): DiskUsage {
+  if (disk.problem !== undefined || disk.kind === 'qcow2') return disk;
+  return { ...disk, virtual: 0, problem: `${disk.path} is not a qcow2, as zfsdev makes them` };
 }
 
 /**
@@ -134,40 +190,23 @@ async function filesOf(
 ): Promise<{ disks: DiskUsage[]; other: number }> {
   const disks = await Promise.all(paths.map(lookAtDisk));
   const names = await readdir(folder).catch(() => []);
-  const sizes = await Promise.all(
-    names
-      .map((name) => join(folder, name))
-      .filter((path) => !paths.includes(path))
-      .map(actualSize),
-  );
+  const others = names.map((name) => join(folder, name)).filter((path) => !paths.includes(path));
+  const sizes = await Promise.all(others.map(ownBlocks));
   return { disks, other: sizes.reduce((sum, size) => sum + size, 0) };
 }
 
-async function sharedUsage(ctx: Context): Promise<SharedUsage[]> {
-  const [images, warm, ofImage, ofWarm] = await Promise.all([
-    listImages(ctx.paths.images),
-    listWarm(ctx),
-    imageUsers(ctx),
-    warmUsers(ctx),
-  ]);
-  return [
-    ...images.map(({ digest, actual }) => ({
-      what: 'image' as const,
-      key: digest,
-      actual,
-      usedBy: ofImage.get(digest) ?? [],
-    })),
-    ...warm.map(({ key, actual }) => ({ what: 'warm' as const, key, actual, usedBy: ofWarm.get(key) ?? [] })),
-  ];
+/** What a name takes itself: a link is not what it leads to, and one that is gone takes nothing. */
+async function ownBlocks(path: string): Promise<number> {
+  return lstat(path).then(
+    ({ blocks }) => blocks * 512,
+    () => 0,
+  );
 }
 
-async function filesystems(
-  ctx: Context,
-  machines: readonly (MachineUsage | undefined)[],
-): Promise<HostFilesystem[]> {
+async function filesystems(ctx: Context, machines: readonly MachineUsage[]): Promise<HostFilesystem[]> {
   const folders = new Set([ctx.paths.home]);
-  for (const machine of machines)
-    for (const { path } of machine?.disks ?? []) folders.add(join(path, '..', '..'));
+  for (const machine of machines) for (const { path } of machine.disks) folders.add(join(path, '..', '..'));
   const found = await Promise.all([...folders].map(filesystemOf));
-  return [...new Map(found.map((filesystem) => [filesystem.device, filesystem])).values()];
+  // Of several folders on one, the first names it: the state home.
+  return found.filter(({ device }, i) => found.findIndex((each) => each.device === device) === i);
 }

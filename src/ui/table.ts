@@ -22,7 +22,7 @@ export function table(
   width: number,
 ): string {
   const widths = columns.map((column, i) =>
-    Math.max(column.title.length, ...rows.map((row) => visible(row[i] ?? ''))),
+    Math.max(column.title.length, ...rows.map((row) => widthOf(row[i] ?? ''))),
   );
   const shown = columns.map((_, i) => i);
   const total = (): number => shown.reduce((sum, i) => sum + (widths[i] ?? 0) + gap, -gap);
@@ -48,15 +48,16 @@ export function table(
   return [line(columns.map((column) => column.title)), ...rows.map(line)].join('\n');
 }
 
-function visible(text: string): number {
+/** Columns that a text takes on the terminal, colours aside. */
+export function widthOf(text: string): number {
   return stripVTControlCharacters(text).length;
 }
 
 function cut(text: string, width: number): string {
-  return visible(text) <= width ? text : `${stripVTControlCharacters(text).slice(0, width - 1)}…`;
+  return widthOf(text) <= width ? text : `${stripVTControlCharacters(text).slice(0, width - 1)}…`;
 }
 
 function pad(text: string, width: number, align: 'left' | 'right'): string {
-  const fill = ' '.repeat(Math.max(0, width - visible(text)));
+  const fill = ' '.repeat(Math.max(0, width - widthOf(text)));
   return align === 'right' ? fill + text : text + fill;
 }

@@ -1,12 +1,11 @@
-import { mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
+import { link, mkdir, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { parseName } from '../../../src/core/names.ts';
 import { Failure } from '../../../src/core/errors.ts';
-import { surveyUsage, type MachineUsage } from '../../../src/storage/usage.ts';
-import { resolveSpec } from '../../../src/template/resolve.ts';
-import { newState } from '../../../src/vm/state.ts';
+import { surveyUsage, totalOf, type MachineUsage } from '../../../src/storage/usage.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
+import { limaInstance, stoppedInstance } from '../../support/instances.ts';
+import { header } from '../../support/qcow2.ts';
 
 let base: TestContext;
 let ctx: TestContext;
@@ -19,29 +18,9 @@ beforeEach(async () => {
 });
 afterEach(() => base.remove());
 
-/** The start of a qcow2 of 64 KiB clusters, as QEMU writes it; the rest of it is not looked at. */
-function header(size: number, options: { backing?: string; corrupt?: boolean } = {}): Buffer {
-  const bytes = Buffer.alloc(65_536);
-  bytes.writeUInt32BE(0x514649fb, 0);
-  bytes.writeUInt32BE(3, 4);
-  bytes.writeUInt32BE(16, 20);
-  bytes.writeBigUInt64BE(BigInt(size), 24);
-  bytes.writeBigUInt64BE(options.corrupt ? 2n : 0n, 72);
-  bytes.writeUInt32BE(104, 100);
-  if (options.backing !== undefined) {
-    bytes.writeBigUInt64BE(512n, 8);
-    bytes.writeUInt32BE(bytes.write(options.backing, 512), 16);
-  }
-  return bytes;
-}
-
-async function instance(name: string): Promise<string> {
-  const paths = ctx.paths.instance(parseName(name));
-  await mkdir(paths.folder, { recursive: true });
-  await writeFile(paths.spec, JSON.stringify(await resolveSpec('zfs-test', { name })));
-  await writeFile(paths.state, JSON.stringify({ ...newState('qemu'), phase: 'started' }));
-  return paths.disk;
-}
+const GiB = 2 ** 30;
+/** What `header` takes. */
+const blocks = 131_072;
 
 async function survey(...names: string[]): Promise<readonly MachineUsage[]> {
   return (await surveyUsage(ctx, { names, all: true })).machines;
@@ -49,52 +28,16 @@ async function survey(...names: string[]): Promise<readonly MachineUsage[]> {
 
 describe('a stopped instance', () => {
   it('is told from its header: virtual, actual, backing file', async () => {
-    const disk = await instance('a');
     await writeFile(join(base.folder, 'base'), '');
-    await writeFile(disk, header(4 * 2 ** 30, { backing: join(base.folder, 'base') }));
+    const backing = join(base.folder, 'base');
+    await writeFile((await stoppedInstance(ctx.paths, 'a')).disk, header(4 * GiB, { backing }));
     const [machine] = await survey();
     expect(machine).toMatchObject({ name: 'a', status: 'stopped', driver: 'qemu' });
     expect(machine?.disks).toMatchObject([
-      {
-        kind: 'qcow2',
-        virtual: 4 * 2 ** 30,
-        actual: 65_536,
-        snapshots: 0,
-        backing: join(base.folder, 'base'),
-      },
+      { kind: 'qcow2', virtual: 4 * GiB, actual: blocks, snapshots: 0, backing },
     ]);
     expect(machine?.disks[0]?.problem).toBeUndefined();
     expect(machine?.other).toBeGreaterThan(0);
-  });
-
-  it.each([
-    ['no qcow2 though it has its magic', Buffer.from('QFI\xfb', 'latin1'), 'it is not a qcow2'],
-    ['a version of the future', header(1).fill(9, 7, 8), 'version 9'],
-    ['marked as corrupt', header(1, { corrupt: true }), 'marked it as corrupt'],
-    ['on a backing file that is gone', header(1, { backing: 'gone.qcow2' }), 'gone.qcow2 is missing'],
-    [
-      'with a snapshot table that ends too early',
-      header(1).fill(1, 63, 64).fill(255, 68, 70),
-      'ends too early',
-    ],
-  ])('%s: its row says so, and the others are shown', async (_, content, words) => {
-    await writeFile(await instance('bad'), content);
-    await writeFile(await instance('good'), header(1024));
-    const [bad, good] = await survey();
-    expect(bad?.disks[0]?.problem).toContain(words);
-    expect(good?.disks[0]).toMatchObject({ virtual: 1024 });
-    expect(good?.disks[0]?.problem).toBeUndefined();
-  });
-
-  it('behind a dangling link: its row says so', async () => {
-    await symlink(join(base.folder, 'nowhere'), await instance('a'));
-    const [machine] = await survey();
-    expect(machine?.problem ?? machine?.disks[0]?.problem).toMatch(/missing|can't be looked at/);
-  });
-
-  it('that can not be read (a folder in its place): its row says so', async () => {
-    await mkdir(await instance('a'));
-    expect((await survey())[0]?.disks[0]?.problem).toContain('EISDIR');
   });
 
   it('of an unknown name is an error', async () => {
@@ -105,27 +48,24 @@ describe('a stopped instance', () => {
 });
 
 describe('Lima instances', () => {
-  async function limaFolder(name: string): Promise<string> {
-    await mkdir(join(lima, name), { recursive: true });
-    await writeFile(join(lima, name, 'lima.yaml'), '');
-    return join(lima, name);
-  }
-
   it('of before 2.1 have an overlay and its base, and links of the new names count nothing twice', async () => {
-    const folder = await limaFolder('old');
-    await writeFile(join(folder, 'basedisk'), header(2 ** 30));
-    await writeFile(join(folder, 'diffdisk'), header(100 * 2 ** 30, { backing: join(folder, 'basedisk') }));
+    const folder = await limaInstance(lima, 'old');
+    await writeFile(join(folder, 'basedisk'), header(GiB));
+    await writeFile(join(folder, 'diffdisk'), header(100 * GiB, { backing: join(folder, 'basedisk') }));
     await symlink('diffdisk', join(folder, 'disk'));
-    const [machine] = await survey();
-    expect(machine).toMatchObject({ name: 'old', driver: 'lima', status: 'stopped' });
+    const found = await surveyUsage(ctx, { names: [], all: true });
+    const [machine] = found.machines;
+    expect(machine).toMatchObject({ name: 'old', driver: 'lima', status: 'stopped', other: 0 });
     expect(machine?.disks.map(({ path, virtual }) => [path.split('/').at(-1), virtual])).toEqual([
-      ['diffdisk', 100 * 2 ** 30],
-      ['basedisk', 2 ** 30],
+      ['diffdisk', 100 * GiB],
+      ['basedisk', GiB],
     ]);
+    expect(found.shared).toEqual([]);
+    expect(totalOf(found)).toBe(2 * blocks);
   });
 
   it('from 2.1 on have one disk, raw ones too, and an ISO', async () => {
-    const folder = await limaFolder('new');
+    const folder = await limaInstance(lima, 'new');
     await writeFile(join(folder, 'disk'), 'raw');
     await truncate(join(folder, 'disk'), 10 * 2 ** 20);
     const iso = Buffer.alloc(0x9000);
@@ -142,8 +82,71 @@ describe('Lima instances', () => {
   });
 
   it('are left out unless they are asked for', async () => {
-    await limaFolder('theirs');
+    await limaInstance(lima, 'theirs');
     expect((await surveyUsage(ctx, { names: [], all: false })).machines).toEqual([]);
     expect((await surveyUsage(ctx, { names: ['theirs'], all: false })).machines).toHaveLength(1);
+  });
+
+  it('that can not be looked at have a row that says so', async () => {
+    await mkdir(join(lima, 'loop'), { recursive: true });
+    await symlink('lima.yaml', join(lima, 'loop', 'lima.yaml'));
+    await writeFile(join(await limaInstance(lima, 'well'), 'disk'), header(GiB));
+    const [loop, well] = await survey();
+    expect(loop).toMatchObject({ name: 'loop', status: 'broken', disks: [] });
+    expect(loop?.problem).toContain('ELOOP');
+    expect(well?.disks[0]).toMatchObject({ virtual: GiB });
+  });
+});
+
+describe('what several machines stand on', () => {
+  it('is counted once, by whatever names it is reached, with what it stands on itself', async () => {
+    await writeFile(join(base.folder, 'ground'), header(GiB));
+    await writeFile(join(base.folder, 'cloud.qcow2'), header(GiB, { backing: 'ground' }));
+    await symlink('cloud.qcow2', join(base.folder, 'latest'));
+    for (const [name, backing] of [
+      ['a', join(base.folder, 'cloud.qcow2')],
+      ['b', '../../latest'],
+      ['c', `file:${join(base.folder, 'latest')}`],
+    ] as const)
+      await writeFile(join(await limaInstance(lima, name), 'disk'), header(GiB, { backing }));
+    await writeFile(
+      (await stoppedInstance(ctx.paths, 'own')).disk,
+      header(GiB, { backing: join(base.folder, 'latest') }),
+    );
+    const found = await surveyUsage(ctx, { names: [], all: true });
+    const usedBy = ['own', 'a', 'b', 'c'];
+    expect(found.shared).toEqual([
+      { what: 'base', key: join(base.folder, 'cloud.qcow2'), actual: blocks, usedBy },
+      { what: 'base', key: join(base.folder, 'ground'), actual: blocks, usedBy },
+    ]);
+    const others = found.machines.reduce((sum, { other }) => sum + other, 0);
+    expect(totalOf(found)).toBe(6 * blocks + others);
+  });
+
+  it("may be another machine's own disk, or one file under two names", async () => {
+    const first = join(await limaInstance(lima, 'first'), 'disk');
+    await writeFile(first, header(GiB));
+    await writeFile(join(await limaInstance(lima, 'second'), 'disk'), header(GiB, { backing: first }));
+    await link(first, join(await limaInstance(lima, 'third'), 'disk'));
+    const found = await surveyUsage(ctx, { names: [], all: true });
+    expect(found.shared).toEqual([]);
+    expect(totalOf(found)).toBe(2 * blocks);
+  });
+
+  it('may be a chain in a circle, or no file at all', async () => {
+    await writeFile(join(base.folder, 'x'), header(GiB, { backing: 'y' }));
+    await writeFile(join(base.folder, 'y'), header(GiB, { backing: 'x' }));
+    await writeFile(
+      join(await limaInstance(lima, 'a'), 'disk'),
+      header(GiB, { backing: join(base.folder, 'x') }),
+    );
+    await writeFile(
+      join(await limaInstance(lima, 'b'), 'disk'),
+      header(GiB, { backing: 'nbd://host/export' }),
+    );
+    const { machines, shared } = await surveyUsage(ctx, { names: [], all: true });
+    expect(shared.map(({ key }) => key)).toEqual([join(base.folder, 'x'), join(base.folder, 'y')]);
+    expect(machines[1]?.disks[0]).toMatchObject({ backing: 'nbd://host/export' });
+    expect(machines[1]?.disks[0]?.problem).toBeUndefined();
   });
 });

@@ -1,0 +1,84 @@
+import { realpath } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Context } from '../host/context.ts';
+import { listImages } from '../image/store.ts';
+import { imageUsers } from '../vm/images.ts';
+import { listWarm, warmUsers } from '../vm/warm-store.ts';
+import { lookAtDisk, type DiskUsage } from './disk.ts';
+
+/** What machines stand on, counted once however many they are. */
+export interface SharedUsage {
+  /** `base` is a backing file outside the state home and of no machine's own. */
+  readonly what: 'image' | 'warm' | 'base';
+  /** The digest or key; the path of a base. */
+  readonly key: string;
+  readonly actual: number;
+  readonly usedBy: readonly string[];
+}
+
+interface User {
+  readonly name: string;
+  readonly disks: readonly DiskUsage[];
+}
+
+/** Images, warm states, and all other backing files of these machines. */
+export async function sharedUsage(ctx: Context, machines: readonly User[]): Promise<SharedUsage[]> {
+  const [images, warm, ofImage, ofWarm, bases] = await Promise.all([
+    listImages(ctx.paths.images),
+    listWarm(ctx),
+    imageUsers(ctx),
+    warmUsers(ctx),
+    basesOf(ctx, machines),
+  ]);
+  return [
+    ...images.map(({ digest, actual }) => ({
+      what: 'image' as const,
+      key: digest,
+      actual,
+      usedBy: ofImage.get(digest) ?? [],
+    })),
+    ...warm.map(({ key, actual }) => ({ what: 'warm' as const, key, actual, usedBy: ofWarm.get(key) ?? [] })),
+    ...bases,
+  ];
+}
+
+/** A chain that is longer is one in a circle, or as good as one. */
+const longestChain = 64;
+
+/** Backing files, and what these stand on, that are counted nowhere else; each file once, whatever names lead to it. */
+async function basesOf(ctx: Context, machines: readonly User[]): Promise<SharedUsage[]> {
+  const counted = new Set(machines.flatMap(({ disks }) => disks.map(({ file }) => file)));
+  const store = await Promise.all([ctx.paths.images, ctx.paths.warm].map(realFolder));
+  const looked = new Map<string, DiskUsage>();
+  const found = new Map<string, { disk: DiskUsage; users: Set<string> }>();
+  for (const { name, disks } of machines) {
+    for (const disk of disks) {
+      let path = disk.backing;
+      for (let depth = 0; path?.startsWith('/') && depth < longestChain; depth += 1) {
+        const here = path;
+        if (store.some((folder) => here.startsWith(folder))) break;
+        const base: DiskUsage = looked.get(path) ?? (await lookAtDisk(path));
+        looked.set(path, base);
+        const { file } = base;
+        if (file === undefined) break;
+        if (!counted.has(file)) {
+          const known = found.get(file) ?? { disk: base, users: new Set() };
+          found.set(file, known);
+          known.users.add(name);
+        }
+        path = base.backing;
+      }
+    }
+  }
+  return [...found.values()].map(({ disk, users }) => ({
+    what: 'base' as const,
+    key: disk.path,
+    actual: disk.actual,
+    usedBy: [...users],
+  }));
+}
+
+/** With a slash behind it, links resolved as in the paths of backing files. */
+async function realFolder(path: string): Promise<string> {
+  return join(await realpath(path).catch(() => path), '/');
+}
