@@ -1,4 +1,5 @@
 import { ExitCode } from '../core/errors.ts';
+import { recordSample, sampleOf } from '../storage/history.ts';
 import { surveyUsage, type Usage } from '../storage/usage.ts';
 import type { GlobalOptions, Session } from './session.ts';
 import { usageDocument, usageText } from './usage-report.ts';
@@ -16,6 +17,7 @@ export async function usage(
   const question = { names, all: options.all === true };
   const found = await surveyUsage(session.ctx, question);
   await session.answer(usageDocument(found), () => usageText(session, found));
+  await recordSample(session.ctx, sampleOf(found, question));
   return nothingRead(found) ? ExitCode.failed : ExitCode.done;
 }
 

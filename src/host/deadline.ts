@@ -36,12 +36,14 @@ export async function poll<T>(
   }
 }
 
-/** Reads a time span as people write it: `90`, `90s`, `10m`, `2h`; a bare number is seconds. Gives milliseconds. */
+/** Reads a time span as people write it: `90`, `90s`, `10m`, `2h`, `7d`; a bare number is seconds. Gives milliseconds. */
 export function parseDuration(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim());
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$/.exec(text.trim());
   if (!match?.[1]) {
-    throw new Failure('usage', `"${text}" is not a time span`, { hint: 'write for instance 90s, 10m or 2h' });
+    throw new Failure('usage', `"${text}" is not a time span`, {
+      hint: 'write for instance 90s, 10m, 2h or 7d',
+    });
   }
-  const factor = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? 's'] ?? 1000;
+  const factor = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[match[2] ?? 's'] ?? 1000;
   return Number(match[1]) * factor;
 }

@@ -51,6 +51,8 @@ export interface Paths {
   readonly accelerator: string;
   /** Versions of programs that were asked before. */
   readonly programs: string;
+  /** What every look at the disks found, a line each. */
+  readonly usageHistory: string;
   readonly warm: string;
   /** Lima's home for the machines that zfsdev makes with it. */
   readonly lima: string;
@@ -75,6 +77,7 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     privateKey: join(keys, 'id_ed25519'),
     accelerator: join(home, 'accelerator.json'),
     programs: join(home, 'programs.json'),
+    usageHistory: join(home, 'usage.jsonl'),
     warm,
     lima: join(home, 'lima'),
     instance: (name) => instancePaths(join(instances, name)),

@@ -21,3 +21,11 @@ export function wantsColor(
 export function painter(color: boolean): Paint {
   return (tone, text) => (color ? styleText(formats[tone], text, { validateStream: false }) : text);
 }
+
+/** Colours that are told apart easily, none of which says good or bad by itself; for lines of a chart. */
+const hues = ['cyan', 'yellow', 'magenta', 'green', 'blueBright', 'red', 'white', 'gray'] as const;
+
+/** Colours a text as the line of that number. */
+export function hue(color: boolean, index: number, text: string): string {
+  return color ? styleText(hues[index % hues.length] ?? 'white', text, { validateStream: false }) : text;
+}

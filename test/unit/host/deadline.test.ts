@@ -36,6 +36,7 @@ test.each([
   ['90s', 90_000],
   ['1.5m', 90_000],
   ['2h', 7_200_000],
+  ['7d', 604_800_000],
   ['250ms', 250],
 ])('%s is %d ms', (text, milliseconds) => {
   expect(parseDuration(text)).toBe(milliseconds);
