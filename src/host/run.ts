@@ -1,4 +1,5 @@
 import { execa, type Options } from 'execa';
+import { constants } from 'node:os';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { Failure } from '../core/errors.ts';
 import { installCommand } from './packages.ts';
@@ -108,6 +109,53 @@ export function createAttach(config: {
     if (result.exitCode !== undefined && !result.isCanceled) return result.exitCode;
     throw failureOf(argv, { effect: 'read', deadline: 0 }, { ...result, stdout: '', stderr: '' });
   };
+}
+
+/**
+ * Runs a command of the user's own on this process's standard input, output and error, in the folder and environment it was typed
+ * in, until it ends by itself: signals that reach this process are handed on to it. Gives its exit code, 128 + n if a signal
+ * ended it, as a shell has it.
+ * @param output where its standard output goes.
+ * @throws Failure `dependency` if there is no such program, `process` if it can't be started.
+ */
+export async function runForUser(
+  argv: readonly [string, ...string[]],
+  { output }: { readonly output: 'stdout' | 'stderr' },
+): Promise<number> {
+  const [program, ...args] = argv;
+  const child = execa(program, args, {
+    reject: false,
+    stdin: 'inherit',
+    stdout: output === 'stdout' ? 'inherit' : process.stderr,
+    stderr: 'inherit',
+    buffer: false,
+  });
+  const passOn = (signal: NodeJS.Signals): void => {
+    // What is typed at a terminal reaches all who sit at it.
+    if (signal === 'SIGINT' && process.stdin.isTTY) return;
+    child.kill(signal);
+  };
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const;
+  for (const signal of signals) process.on(signal, passOn);
+  try {
+    const result = await child;
+    if (result.exitCode !== undefined) return result.exitCode;
+    if (result.signal !== undefined) return 128 + constants.signals[result.signal];
+    if (result.code === 'ENOENT') {
+      throw new Failure('dependency', `there is no command ${program}`, {
+        hint: 'check its spelling, PATH, and (of a script) its first line',
+      });
+    }
+    throw new Failure(
+      'process',
+      `${program} can't be started: ${result.originalMessage ?? 'no cause is known'}`,
+      {
+        hint: `chmod +x, if it is a program of yours`,
+      },
+    );
+  } finally {
+    for (const signal of signals) process.off(signal, passOn);
+  }
 }
 
 /** A program whose standard input and output the caller feeds and reads itself. */
