@@ -63,6 +63,7 @@ const columns: readonly Column[] = [
 ];
 /** These always stand there; of the others, those in which some row has something to say. */
 const always = 5;
+const changeColumn = always;
 const shortestBar = 6;
 const longestBar = 16;
 
@@ -70,7 +71,10 @@ const longestBar = 16;
 export function machineTable(look: Look, machines: readonly MachineUsage[], changeOf?: ChangeOf): string {
   const draw = (barWidth: number): string => {
     const all = machines.flatMap((machine) => rows(look, machine, barWidth, changeOf));
-    const speaks = columns.map((_, i) => i < always || all.some((row) => row[i] !== '-'));
+    const speaks = columns.map(
+      (_, i) =>
+        i < always || (i === changeColumn && changeOf !== undefined) || all.some((row) => row[i] !== '-'),
+    );
     const shown = <T>(cells: readonly T[]): T[] => cells.filter((_, i) => speaks[i]);
     return table(shown(columns), all.map(shown), look.width);
   };

@@ -106,16 +106,17 @@ function viewOf(session: Session, watched: () => Watched, interval: number): Vie
   };
 }
 
+/** With fewer rows than this, machines are worth more than the sum of what they share. */
+const tightRows = 10;
+
 /** The page for so many rows: where these don't do, machines that didn't change are left out first, and their number is told. */
 function page(look: Look, watched: Watched, rows: number, interval: number): string {
   const { now, since, at } = watched;
   const difference = differenceOf(watched.first, now);
   const head = `Every ${duration(interval)}, ${duration(at - since)} so far`;
-  const foot = [
-    sharedLine(difference),
-    ...hostLines(now).map((line) => `${line}${growth(difference)}`),
-  ].filter(Boolean);
-  const problems = problemsOf(now).map((problem) => look.paint('bad', cut(problem, look.width)));
+  const hosts = hostLines(now).map((line) => `${line}${growth(difference)}`);
+  const foot = rows < tightRows ? hosts : [sharedLine(difference), ...hosts].filter(Boolean);
+  const problems = problemsOf(now).map((problem) => look.paint('bad', problem));
   const gone = difference.machines.filter(({ after }) => after === undefined).map(goneLine);
   // Empty lines stand between the parts, and the table has a title.
   const room =
@@ -185,10 +186,6 @@ function sharedLine({ shared }: UsageDifference): string {
 
 function growth({ total }: UsageDifference): string {
   return total.change === 0 ? '' : ` (${signed(total.change)})`;
-}
-
-function cut(text: string, width: number): string {
-  return text.length <= width ? text : `${text.slice(0, width - 1)}…`;
 }
 
 /** As `usage --json`, with the time and what changed since the first look. */

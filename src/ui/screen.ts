@@ -1,3 +1,6 @@
+import { stripVTControlCharacters } from 'node:util';
+import { widthOf } from './table.ts';
+
 /** A terminal that a screen is drawn on. */
 export interface ScreenOutput {
   readonly columns: number;
@@ -48,7 +51,10 @@ export class Screen {
   draw(): void {
     if (!this.#isOpen) return;
     const { columns, rows } = this.#output;
-    const lines = this.#page(columns, rows).split('\n').slice(0, rows);
+    const lines = this.#page(columns, rows)
+      .split('\n')
+      .slice(0, rows)
+      .map((line) => clipped(line, columns));
     const changed = lines.flatMap((line, y) =>
       line === this.#shown[y] ? [] : [`${escape}${y + 1};1H${line}${escape}K`],
     );
@@ -86,4 +92,9 @@ export class Screen {
     if (!this.#isOpen) this.#enter();
     this.draw();
   };
+}
+
+/** A line that is too long would wrap, and push the page out of its place. */
+function clipped(line: string, columns: number): string {
+  return widthOf(line) <= columns ? line : `${stripVTControlCharacters(line).slice(0, columns - 1)}…`;
 }
