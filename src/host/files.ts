@@ -64,14 +64,18 @@ export function specialKind(found: Stats): string | undefined {
  * Opens a file for reading, and closes it whatever happens.
  * @throws Failure of `work` as it is; `files` for anything else, the file's own trouble.
  */
-export async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> {
+export async function withFile<T>(
+  path: string,
+  work: (file: FileHandle, found: Stats) => Promise<T>,
+): Promise<T> {
   try {
     // Not blocking: to open a pipe that nobody writes to would never return.
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
-      const special = specialKind(await file.stat());
+      const found = await file.stat();
+      const special = specialKind(found);
       if (special) throw new Error(`it is ${special}, not a file`);
-      return await work(file);
+      return await work(file, found);
     } finally {
       await file.close();
     }

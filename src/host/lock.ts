@@ -35,15 +35,27 @@ export async function lock(path: string, what: string): Promise<Lock> {
 export async function lockWaiting(path: string, signal: AbortSignal): Promise<Lock> {
   const file = await openLock(path);
   try {
+    await lockOpenFile(file, signal);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+  return held(file);
+}
+
+/**
+ * Locks a file that is open for writing, until it is closed; waits for the present holder to let go.
+ * @throws Failure `interrupted` when the signal is aborted first.
+ */
+export async function lockOpenFile(file: FileHandle, signal: AbortSignal): Promise<void> {
+  try {
     // Polled, because the kernel's blocking wait can't be called off.
     while (!tryLock(file.fd)) await setTimeout(25, undefined, { signal });
   } catch (error) {
-    await file.close();
     if (signal.aborted)
       throw new Failure('interrupted', 'interrupted while another zfsdev was at work', { cause: error });
     throw error;
   }
-  return held(file);
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Stats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { withFile } from '../host/files.ts';
 
@@ -64,10 +65,10 @@ export type DiskContent =
 
 /** @throws Failure `files` if it can't be read, or begins as a qcow2 and isn't one that makes sense. */
 export async function readDisk(path: string): Promise<DiskContent> {
-  return withFile(path, async (file) => {
-    const start = await read(file, 0, 4, true);
-    if (start.length === 4 && start.readUInt32BE(0) === magic) {
-      const header = await readHeader(file);
+  return withFile(path, async (file, found) => {
+    const start = await read(file, 0, startLength, true);
+    if (start.length >= 4 && start.readUInt32BE(0) === magic) {
+      const header = await readHeader(file, found, start);
       await checkFirstTable(file, header);
       return { kind: 'qcow2', qcow2: header };
     }
@@ -81,8 +82,8 @@ export async function readDisk(path: string): Promise<DiskContent> {
  * saved with them included. An upper bound, as a cluster counts in full.
  */
 export async function heldBySnapshots(path: string): Promise<number> {
-  return withFile(path, async (file) => {
-    const header = await readHeader(file);
+  return withFile(path, async (file, found) => {
+    const header = await readHeader(file, found);
     if (header.saved.length === 0) return 0;
     const active = new Set<number>();
     await visitClusters(file, header, header.active, ({ offset }) => active.add(offset));
@@ -119,15 +120,18 @@ export async function withQcow2<T>(
   path: string,
   work: (file: FileHandle, header: Qcow2Header) => Promise<T>,
 ): Promise<T> {
-  return withFile(path, async (file) => {
-    const header = await readHeader(file);
+  return withFile(path, async (file, found) => {
+    const header = await readHeader(file, found);
     await checkFirstTable(file, header);
     return work(file, header);
   });
 }
 
-async function readHeader(file: FileHandle): Promise<Qcow2Header> {
-  const start = await read(file, 0, 104, true);
+/** Where QEMU puts all of a header: its extensions, and the name of the backing file. */
+const startLength = 4096;
+
+async function readHeader(file: FileHandle, { size }: Stats, known?: Buffer): Promise<Qcow2Header> {
+  const start = known ?? (await read(file, 0, startLength, true));
   if (start.length < 72 || start.readUInt32BE(0) !== magic) throw new Error('it is not a qcow2');
   const version = start.readUInt32BE(4);
   const clusterBits = start.readUInt32BE(20);
@@ -146,16 +150,15 @@ async function readHeader(file: FileHandle): Promise<Qcow2Header> {
   const backingLength = start.readUInt32BE(16);
   if (backingLength > 1023) throw new Error('its backing file has a name of more than 1023 bytes');
   const headerLength = version === 3 ? start.readUInt32BE(100) : 72;
-  const [{ size }, backing, backingFormat, saved] = await Promise.all([
-    file.stat(),
-    backingOffset === 0 ? undefined : read(file, backingOffset, backingLength),
-    readBackingFormat(file, headerLength),
-    readSnapshots(file, number(start, 64), start.readUInt32BE(60)),
-  ]);
+  const end = backingOffset + backingLength;
+  const backing =
+    end <= start.length ? start.subarray(backingOffset, end) : await read(file, backingOffset, backingLength);
+  const backingFormat = backingFormatIn(start, headerLength);
+  const saved = await readSnapshots(file, number(start, 64), start.readUInt32BE(60));
   return {
     virtual: number(start, 24),
     clusterSize: 2 ** clusterBits,
-    ...(backing === undefined ? {} : { backing: backing.toString('utf8') }),
+    ...(backingOffset === 0 ? {} : { backing: backing.toString('utf8') }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
     snapshots: saved.map(({ snapshot }) => snapshot),
     corrupt: (features & corruptBit) !== 0n,
@@ -168,9 +171,8 @@ async function readHeader(file: FileHandle): Promise<Qcow2Header> {
   };
 }
 
-async function readBackingFormat(file: FileHandle, from: number): Promise<string | undefined> {
-  const bytes = await read(file, from, 4096, true);
-  for (let at = 0; at + 8 <= bytes.length;) {
+function backingFormatIn(bytes: Buffer, from: number): string | undefined {
+  for (let at = from; at + 8 <= bytes.length;) {
     const [type, length] = [bytes.readUInt32BE(at), bytes.readUInt32BE(at + 4)];
     if (type === 0) return undefined;
     if (type === backingFormatExtension) return bytes.toString('utf8', at + 8, at + 8 + length);

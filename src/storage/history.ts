@@ -1,8 +1,9 @@
 import { constants } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
+import { open, stat, type FileHandle } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import type { Context } from '../host/context.ts';
-import { exists, withFile } from '../host/files.ts';
-import { lockWaiting } from '../host/lock.ts';
+import { exists, makePrivateFolder, withFile } from '../host/files.ts';
+import { lockOpenFile } from '../host/lock.ts';
 import { totalOf, type Usage, type UsageQuestion } from './usage.ts';
 
 /** What one look at the disks found, as it is remembered. All sizes in bytes. */
@@ -70,33 +71,42 @@ export async function recordSample(ctx: Context, sample: Sample): Promise<void> 
     // Looking at nothing leaves nothing behind.
     if (sample.machines.length === 0 && sample.shared.length === 0 && !(await exists(ctx.paths.usageHistory)))
       return;
-    const held = await lockWaiting(ctx.paths.lock('usage-history'), AbortSignal.timeout(patience));
-    try {
-      const length = await append(ctx.paths.usageHistory, `${lineOf(sample)}\n`);
-      if (length > historyBound) {
-        const { trimHistory } = await import('./history-trim.ts');
-        await trimHistory(ctx.paths.usageHistory, historyBound, sample.at);
-      }
-    } finally {
-      await held.release();
-    }
+    await makePrivateFolder(dirname(ctx.paths.usageHistory));
+    await withHistory(ctx.paths.usageHistory, async (file) => {
+      const length = await append(file, `${lineOf(sample)}\n`);
+      if (length <= historyBound) return;
+      const { trimHistory } = await import('./history-trim.ts');
+      await trimHistory(ctx.paths.usageHistory, historyBound, sample.at);
+    });
   } catch {
     // As said above.
   }
 }
 
-/** Appends whole lines, also behind one that was cut off; gives the length of the file in bytes. */
-async function append(path: string, text: string): Promise<number> {
+/**
+ * Opens the file and locks it. The lock is on the file itself, which is another one after somebody has trimmed it: then the new one
+ * is taken.
+ */
+async function withHistory(path: string, work: (file: FileHandle) => Promise<void>): Promise<void> {
   const { O_RDWR, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
-  const file = await open(path, O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK | O_NOFOLLOW, 0o600);
-  try {
-    const { size } = await file.stat();
-    const isTorn = size > 0 && (await lastByte(file, size)) !== '\n';
-    await file.appendFile(isTorn ? `\n${text}` : text);
-    return size + text.length;
-  } finally {
-    await file.close();
+  const signal = AbortSignal.timeout(patience);
+  for (;;) {
+    const file = await open(path, O_RDWR | O_APPEND | O_CREAT | O_NONBLOCK | O_NOFOLLOW, 0o600);
+    try {
+      await lockOpenFile(file, signal);
+      if ((await file.stat()).ino === (await stat(path)).ino) return await work(file);
+    } finally {
+      await file.close();
+    }
   }
+}
+
+/** Appends whole lines, also behind one that was cut off; gives the length of the file in bytes. */
+async function append(file: FileHandle, text: string): Promise<number> {
+  const { size } = await file.stat();
+  const isTorn = size > 0 && (await lastByte(file, size)) !== '\n';
+  await file.appendFile(isTorn ? `\n${text}` : text);
+  return size + text.length;
 }
 
 async function lastByte(file: FileHandle, size: number): Promise<string> {

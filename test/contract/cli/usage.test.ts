@@ -210,9 +210,8 @@ describe('usage --diff', () => {
   });
 });
 
-it('an usage of a state home that can not be written is a look all the same', async () => {
-  await rm(paths.locks, { recursive: true, force: true });
-  await writeFile(paths.locks, 'no folder');
+it('a usage whose history can not be written is a look all the same', async () => {
+  await mkdir(paths.usageHistory);
   const { exitCode, stdout, stderr } = await zfsdev('usage');
   expect(stdout).toContain('a     stopped');
   expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });

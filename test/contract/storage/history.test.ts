@@ -1,4 +1,4 @@
-import { appendFile, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, open, readFile, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import {
@@ -8,7 +8,7 @@ import {
   recordSample,
   type Sample,
 } from '../../../src/storage/history.ts';
-import { lock } from '../../../src/host/lock.ts';
+import { lockOpenFile } from '../../../src/host/lock.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 
 let ctx: TestContext;
@@ -59,6 +59,17 @@ it('loses no sample of many at once', async () => {
   expect((await readHistory(file)).map(({ at }) => at)).toEqual(Array.from({ length: 20 }, (_, i) => i + 1));
 });
 
+it('loses none to one who trims it meanwhile', async () => {
+  const now = Date.now();
+  const filler = `${'x'.repeat(historyBound)}\n`;
+  await mkdir(ctx.paths.home, { recursive: true });
+  await writeFile(file, filler);
+  await Promise.all(Array.from({ length: 20 }, (_, i) => recordSample(ctx, sample(now + i))));
+  expect((await readHistory(file)).map(({ at }) => at - now)).toEqual(
+    Array.from({ length: 20 }, (_, i) => i),
+  );
+});
+
 it('is thinned out when it has grown too large, the newest kept whole', async () => {
   const now = Date.now();
   const names = Array.from({ length: 50 }, (_, i) => `machine-${i}`);
@@ -90,8 +101,10 @@ it.each<[string, () => Promise<unknown>]>([
 });
 
 it('does not wait for one who holds its lock and stands still', async () => {
-  const held = await lock(ctx.paths.lock('usage-history'), 'the history');
   await recordSample(ctx, sample(1));
-  await held.release();
-  expect(await readHistory(file)).toEqual([]);
+  const held = await open(file, 'r+');
+  await lockOpenFile(held, ctx.signal);
+  await recordSample(ctx, sample(2));
+  await held.close();
+  expect(await readHistory(file)).toEqual([sample(1)]);
 });
