@@ -60,7 +60,7 @@ export function sampleOf(
 /** When the file has outgrown this many bytes, what is old is thinned out. */
 export const historyBound = 2 ** 20;
 /** Whoever holds the lock for longer stands still, and no sample is worth waiting for that. */
-const patience = 500;
+const patience = 2_000;
 
 /**
  * Appends a sample to the history in the state home; never fails, since what was asked for is the look itself: a state home
