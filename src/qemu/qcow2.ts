@@ -216,7 +216,7 @@ async function checkFirstTable(file: FileHandle, header: Qcow2Header): Promise<v
   const { virtual, clusterSize, extendedL2, active, external } = header;
   const perTable = clusterSize / (extendedL2 ? 16 : 8);
   if (active.entries < Math.ceil(virtual / clusterSize / perTable)) {
-    throw new Error('its first table is too small for its virtual size');
+    throw new Error('it is damaged: its first table is too small for its virtual size');
   }
   if (!external) await readFirstTable(file, header, active);
 }
@@ -228,22 +228,23 @@ export async function readFirstTable(
   table: Table,
 ): Promise<number[]> {
   if (table.entries === 0) return [];
-  if (table.entries * 8 > maxTable) throw new Error('its first table is larger than any disk needs');
+  if (table.entries * 8 > maxTable)
+    throw new Error('it is damaged: its first table is larger than any disk needs');
   if (table.offset % clusterSize !== 0 || table.offset + table.entries * 8 > length) {
-    throw new Error('its first table is not where it says');
+    throw new Error('it is damaged: its first table is not where it says');
   }
   const bytes = await read(file, table.offset, table.entries * 8);
   const found: number[] = [];
   for (let at = 0; at < bytes.length; at += 8) {
     const offset = offsetAt(bytes, at);
     if (offset === 0) continue;
-    if (offset % clusterSize !== 0) throw new Error('its first table makes no sense');
+    if (offset % clusterSize !== 0) throw new Error('it is damaged: its first table makes no sense');
     found.push(offset);
   }
   const last = found.reduce((most, offset) => Math.max(most, offset), 0);
   // A running machine's file may have grown since it was opened.
   if (last >= length && last >= (await file.stat()).size)
-    throw new Error('its first table leads out of the file');
+    throw new Error('it is damaged: its first table leads out of the file');
   return found;
 }
 
