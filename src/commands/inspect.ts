@@ -1,6 +1,7 @@
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import { parseName } from '../core/names.ts';
 import { actualSize } from '../host/files.ts';
+import { consoleLog, machineFiles } from '../vm/machine-files.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Session } from './session.ts';
@@ -10,8 +11,10 @@ export async function inspect(session: Session, nameText: string): Promise<void>
   const { ctx } = session;
   const found = await requireInstance(ctx, parseName(nameText));
   const paths = ctx.paths.instance(found.name);
-  const [actual, folderPath] = [await actualSize(paths.disk), paths.folder];
   const { instance } = found;
+  const { disks, folder: folderPath } = await machineFiles(ctx, found.name, instance);
+  const disk = disks[0] ?? paths.disk;
+  const actual = await actualSize(disk);
   const pause = await pauseOf(ctx, found);
   const broken = found.status === 'broken' ? { reason: found.reason } : {};
   const process = found.pid === undefined ? {} : { pid: found.pid };
@@ -24,11 +27,11 @@ export async function inspect(session: Session, nameText: string): Promise<void>
     folder: folderPath,
     ...process,
     disk: {
-      path: paths.disk,
+      path: disk,
       actualBytes: actual,
       ...(instance ? { virtualBytes: instance.spec.disk, boundBytes: instance.state.diskBound } : {}),
     },
-    console: paths.console,
+    console: await consoleLog(ctx, instance ?? found),
     ...(instance ? { spec: instance.spec, state: instance.state } : {}),
   };
   await session.answer(document, () => {
@@ -58,13 +61,15 @@ export async function inspect(session: Session, nameText: string): Promise<void>
         spec?.pool &&
           `${spec.pool.name}: mirror of ${spec.pool.fileCount} files of ${exactBytes(spec.pool.fileSize)}`,
       ],
-      ['image', state?.imageDigest.slice(0, 12)],
+      ['image', state?.imageDigest.slice(0, 12) || undefined],
       ['created', state?.created],
       ['started', found.status === 'running' ? found.instance.state.started : undefined],
       ['process', found.pid === undefined ? undefined : String(found.pid)],
       [
         'ssh',
-        found.status === 'running' ? `127.0.0.1 port ${found.instance.state.sshPort ?? '?'}` : undefined,
+        found.status === 'running' && found.instance.state.sshPort !== undefined
+          ? `127.0.0.1 port ${found.instance.state.sshPort}`
+          : undefined,
       ],
       ['folder', folderPath],
     ];

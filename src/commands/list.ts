@@ -1,8 +1,10 @@
 import { exactBytes, formatBytes } from '../core/bytes.ts';
+import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
 import { table } from '../ui/table.ts';
 import type { Tone } from '../ui/style.ts';
 import type { Inspection, Status } from '../vm/instance.ts';
+import { machineFiles } from '../vm/machine-files.ts';
 import { pauseOf, pauseWords, type Pause } from '../vm/pause.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
 import type { Session } from './session.ts';
@@ -29,10 +31,7 @@ export async function list(session: Session): Promise<void> {
     names.map(async (name) => {
       const found = await inspect(ctx, name);
       if (!found) return undefined;
-      const [actual, pause] = await Promise.all([
-        actualSize(ctx.paths.instance(name).disk),
-        pauseOf(ctx, found),
-      ]);
+      const [actual, pause] = await Promise.all([diskSize(ctx, found), pauseOf(ctx, found)]);
       return { found, actual, pause };
     }),
   );
@@ -47,6 +46,11 @@ export async function list(session: Session): Promise<void> {
           session.width,
         )}\n${present.map(reason).join('')}`,
   );
+}
+
+async function diskSize(ctx: Context, { name, instance }: Inspection): Promise<number> {
+  const { disks } = await machineFiles(ctx, name, instance);
+  return disks[0] === undefined ? 0 : actualSize(disks[0]);
 }
 
 const columns = [

@@ -3,6 +3,7 @@ import { open } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { Failure, hasCode } from '../core/errors.ts';
 import { parseName } from '../core/names.ts';
+import { consoleLog } from '../vm/machine-files.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
@@ -13,8 +14,8 @@ export async function logs(
   options: GlobalOptions & { readonly follow?: boolean },
 ): Promise<void> {
   const name = parseName(nameText);
-  await requireInstance(session.ctx, name);
-  const path = session.ctx.paths.instance(name).console;
+  const found = await requireInstance(session.ctx, name);
+  const path = await consoleLog(session.ctx, found.instance ?? found);
   try {
     if (options.follow) await follow(path, session.ctx.signal);
     else await pipeline(createReadStream(path), process.stdout, { end: false });

@@ -9,7 +9,7 @@ import { actualSize } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
 import { check, compactTo, compare } from '../qemu/img.ts';
 import { reserveCopy } from '../vm/admission.ts';
-import { mainDisk } from '../vm/instance-disks.ts';
+import { mainDisk } from '../vm/machine-files.ts';
 import type { Instance } from '../vm/instance.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';

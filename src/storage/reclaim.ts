@@ -4,7 +4,7 @@ import type { InstanceName } from '../core/names.ts';
 import type { Channel } from '../guest/channel.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
-import { mainDisk } from '../vm/instance-disks.ts';
+import { mainDisk } from '../vm/machine-files.ts';
 import { channelTo } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Reclaimed } from './compact.ts';

@@ -5,14 +5,15 @@ import type { Context } from '../host/context.ts';
 import { filesQemuWrites } from '../host/file-locks.ts';
 import { exists } from '../host/files.ts';
 import { filesystemOf, type HostFilesystem } from '../host/free-space.ts';
+import { limaHome, limaInstances, type LimaInstance } from '../lima/folder.ts';
 import { storedData } from '../qemu/img.ts';
 import type { PoolSpec } from '../template/spec.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
 import type { Status } from '../vm/instance.ts';
+import { machineFiles } from '../vm/machine-files.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
 import { askGuestUsage, type GuestUsage } from './guest-usage.ts';
-import { limaHome, limaInstances, type LimaInstance } from '../lima/folder.ts';
 import { sharedUsage, type SharedUsage } from './shared-usage.ts';
 
 /** What one machine takes on the host. All sizes in bytes. */
@@ -142,9 +143,10 @@ async function ownMachine(
 ): Promise<MachineUsage | undefined> {
   const found = await inspect(ctx, name);
   if (!found) return undefined;
-  const { folder, disk } = ctx.paths.instance(name);
-  const files = await filesOf(folder, [disk]);
-  if (files.disks[0]?.file === undefined && !(await exists(folder))) return undefined;
+  const place = await machineFiles(ctx, name, found.instance);
+  const files = await filesOf(place.folder, place.disks);
+  if (files.disks[0]?.file === undefined && !(await exists(ctx.paths.instance(name).folder)))
+    return undefined;
   const driver = found.instance?.state.driver ?? 'qemu';
   const disks = driver === 'qemu' ? files.disks.map(onlyQcow2) : files.disks;
   const common: MachineUsage = { name, driver, status: found.status, ...files, disks, reclaim: {} };
@@ -157,7 +159,10 @@ async function ownMachine(
   if (pause) return { ...common, problem: `stands still: ${pauseWords[pause]}; zfsdev resume ${name}` };
   if (look.filesOnly) return common;
   try {
-    const [guest, stored] = await Promise.all([askGuestUsage(ctx, found.instance), storedData(ctx, disk)]);
+    const [guest, stored] = await Promise.all([
+      askGuestUsage(ctx, found.instance),
+      storedData(ctx, place.disks[0] ?? ''),
+    ]);
     const clean = Object.values(guest.cleanable).reduce((sum, size) => sum + size, 0);
     return { ...common, guest, reclaim: { clean, trim: trimmable(guest, stored, found.instance.spec.pool) } };
   } catch (error) {

@@ -12,7 +12,7 @@ import { neededBySnapshots } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
-import { mainDisk } from './instance-disks.ts';
+import { mainDisk } from './machine-files.ts';
 import { inspect, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
