@@ -77,8 +77,9 @@ export function declareLifecycle(program: Command, perform: Perform): void {
     resume: 'have a machine go on that stands still, after the host was full',
     protect: 'keep an instance from being deleted',
     unprotect: 'allow an instance to be deleted again',
+    adopt: 'look after Lima instances that zfsdev did not make: usage, clean, compact; delete lets go again',
   } as const;
-  for (const verb of ['resume', 'protect', 'unprotect'] as const) {
+  for (const verb of ['resume', 'protect', 'unprotect', 'adopt'] as const) {
     program
       .command(verb)
       .argument('<name...>', 'instances')

@@ -1,5 +1,6 @@
-import type { InstanceName } from '../core/names.ts';
+import { parseName, type InstanceName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
+import { adopt as adoptFromLima } from '../vm/adopt.ts';
 import * as lifecycle from '../vm/lifecycle.ts';
 import { eachInstance } from './each-instance.ts';
 import type { GlobalOptions, Session } from './session.ts';
@@ -21,7 +22,13 @@ async function forEach(
     name,
     outcome: await act(name),
   }));
-  if (!results) return;
+  if (results) await tell(session, results);
+}
+
+async function tell(
+  session: Session,
+  results: readonly { readonly name: InstanceName; readonly outcome: string }[],
+): Promise<void> {
   await session.answer({ instances: results }, () =>
     results.map(({ name, outcome }) => `${session.paint('good', name)} ${outcome}\n`).join(''),
   );
@@ -82,11 +89,27 @@ async function deleteInstances(
   options: LifecycleOptions,
 ): Promise<void> {
   await forEach(session, names, 'delete', async (name) => {
-    await lifecycle.remove(session.ctx, name, { force: options.force === true });
-    return 'is deleted';
+    const deleted = await lifecycle.remove(session.ctx, name, { force: options.force === true });
+    return deleted ? 'is deleted' : `is no longer looked after; limactl delete ${name} deletes it`;
   });
 }
 export { deleteInstances as delete };
+
+/** `zfsdev adopt`: Lima instances that zfsdev did not make. */
+export async function adopt(session: Session, names: readonly string[]): Promise<void> {
+  const { ctx } = session;
+  const checked = [...new Set(names)].map(parseName);
+  if (ctx.dryRun) {
+    for (const name of checked) ctx.emit({ type: 'would', text: `look after Lima's ${name}` });
+    return;
+  }
+  for (const name of checked) await adoptFromLima(ctx, name);
+  const outcome = 'is looked after, and nothing of it was changed';
+  await tell(
+    session,
+    checked.map((name) => ({ name, outcome })),
+  );
+}
 
 export async function protect(session: Session, names: readonly string[]): Promise<void> {
   await forEach(session, names, 'protect', async (name) => {

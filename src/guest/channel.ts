@@ -1,11 +1,6 @@
-import type { Readable, Writable } from 'node:stream';
+import type { Streams } from '../host/run.ts';
 
-/** What an attached command reads and writes. */
-export interface Streams {
-  readonly stdin: Readable;
-  readonly stdout: Writable;
-  readonly stderr: Writable;
-}
+export type { Streams };
 
 export interface ExecOptions {
   /** Milliseconds; 0 for none (a person's shell). */

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
-import type { Channel, ExecResult } from './channel.ts';
+import type { Channel, ExecResult, Streams } from './channel.ts';
 import { commandLine } from '../core/quote.ts';
 
 export interface SshTarget {
@@ -16,6 +16,8 @@ export interface SshTarget {
     | { readonly configFile: string; readonly host: string };
   /** Commands are run by sudo, for a user who isn't root. */
   readonly sudo?: boolean;
+  /** For attached commands, instead of this process's own. */
+  readonly streams?: Streams | undefined;
 }
 
 /** ssh's own exit code for "no connection"; a guest's command may give it too. */
@@ -76,7 +78,10 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
     },
     attach: async (argv, { tty, signal }) => {
       const command = argv.length > 0 ? [remote(argv)] : [];
-      const exitCode = await ctx.attach(ssh(tty ? '-tt' : '-T', destination, ...command), { signal });
+      const exitCode = await ctx.attach(ssh(tty ? '-tt' : '-T', destination, ...command), {
+        signal,
+        streams: target.streams,
+      });
       if (exitCode === sshFailed && !(await isConnected())) throw unreachable('');
       return exitCode;
     },

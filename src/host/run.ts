@@ -84,10 +84,20 @@ function owned(
   return ['setpriv', '--pdeathsig', orphanSignal, ...argv];
 }
 
-/** Runs one program on this process's own standard input, output and error; gives its exit code (128 + n if killed). */
+/** What an attached program reads and writes. */
+export interface Streams {
+  readonly stdin: Readable;
+  readonly stdout: Writable;
+  readonly stderr: Writable;
+}
+
+/**
+ * Runs one program on this process's own standard input, output and error, or on other `streams`, which stay open; gives
+ * its exit code (128 + n if killed).
+ */
 export type Attach = (
   argv: readonly [string, ...string[]],
-  options: { readonly signal: AbortSignal },
+  options: { readonly signal: AbortSignal; readonly streams?: Streams | undefined },
 ) => Promise<number>;
 
 /** Makes the runner for programs that talk to the user themselves; it has no deadline, the user is the owner. */
@@ -95,17 +105,19 @@ export function createAttach(config: {
   readonly env: Readonly<NodeJS.ProcessEnv>;
   readonly verbose?: (command: string) => void;
 }): Attach {
-  return async (argv, { signal }) => {
+  return async (argv, { signal, streams }) => {
     config.verbose?.(printable(argv));
     const [program, ...args] = argv;
-    const result = await execa(program, args, {
+    const child = execa(program, args, {
       reject: false,
       extendEnv: false,
       env: { ...config.env },
-      stdio: 'inherit',
+      ...(streams ? { stdio: 'pipe', buffer: false } : { stdio: 'inherit' }),
       cancelSignal: signal,
       forceKillAfterDelay: 5_000,
     });
+    if (streams) connect(child, streams);
+    const result = await child;
     if (result.exitCode !== undefined && !result.isCanceled) return result.exitCode;
     throw failureOf(argv, { effect: 'read', deadline: 0 }, { ...result, stdout: '', stderr: '' });
   };
@@ -156,6 +168,21 @@ export async function runForUser(
   } finally {
     for (const signal of signals) process.off(signal, passOn);
   }
+}
+
+function connect(
+  child: {
+    readonly stdin: Writable | null;
+    readonly stdout: Readable | null;
+    readonly stderr: Readable | null;
+  },
+  streams: Streams,
+): void {
+  // A program may end without reading all of its input.
+  child.stdin?.on('error', () => undefined);
+  if (child.stdin) streams.stdin.pipe(child.stdin);
+  child.stdout?.pipe(streams.stdout, { end: false });
+  child.stderr?.pipe(streams.stderr, { end: false });
 }
 
 /** A program whose standard input and output the caller feeds and reads itself. */

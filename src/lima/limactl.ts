@@ -91,34 +91,34 @@ export async function requireLimactl(ctx: Context, home: string): Promise<void> 
 
 const listing = v.object({
   name: v.string(),
-  status: v.string(),
   dir: v.string(),
-  vmType: v.string(),
   cpus: v.number(),
   memory: v.number(),
   disk: v.number(),
-  protected: v.optional(v.boolean(), false),
-  errors: v.optional(v.nullable(v.array(v.string())), []),
-  config: v.optional(v.object({ user: v.optional(v.object({ name: v.optional(v.string()) })) })),
 });
 
 /** What `limactl list --json` tells of an instance; sizes in bytes, `disk` as configured. */
 export type LimaListing = v.InferOutput<typeof listing>;
 
-/** Asks Lima about one instance; undefined if it has none of this name. @throws Failure as `limactl` */
-export async function listLima(ctx: Context, home: string, name: string): Promise<LimaListing | undefined> {
-  const { stdout } = await limactl(ctx, home, ['list', '--json'], {
+/** Asks Lima about one instance that is there. @throws Failure as `limactl`; `process` for one it can't make sense of */
+export async function listLima(ctx: Context, home: string, name: string): Promise<LimaListing> {
+  // By its name: one damaged folder makes older versions fail on the whole list.
+  const { stdout } = await limactl(ctx, home, ['list', '--json', name], {
     effect: 'read',
     deadline: 60_000,
     signal: ctx.signal,
   });
-  for (const line of stdout.split('\n').filter((text) => text.trim())) {
-    const parsed = v.safeParse(listing, JSON.parse(line));
-    if (!parsed.success)
-      throw new Failure('process', 'limactl list answered in a form that zfsdev does not know', {
-        detail: line,
-      });
-    if (parsed.output.name === name) return parsed.output;
+  try {
+    return v.parse(listing, JSON.parse(stdout.split('\n')[0] ?? ''));
+  } catch (error) {
+    throw new Failure(
+      'process',
+      `Lima's instance "${name}" is damaged, or in a form that zfsdev does not know`,
+      {
+        detail: stdout.slice(0, 500),
+        hint: `limactl list ${name}`,
+        cause: error,
+      },
+    );
   }
-  return undefined;
 }

@@ -215,13 +215,12 @@ const wholeDiskDeadline = 6 * 3_600_000;
  * Writes what a qcow2 stores, and no more, compressed into an empty file (whose mode stays) that will stand on the same
  * backing file. Snapshots in it are left out.
  */
-export async function compactTo(
-  ctx: Context,
-  disk: { readonly path: string; readonly backing?: string },
-  target: string,
-): Promise<void> {
+export async function compactTo(ctx: Context, disk: string, target: string): Promise<void> {
+  const { fullBacking, backingFormat } = await info(ctx, disk);
   const backing =
-    disk.backing === undefined ? [] : ['-B', await backingPath(target, disk.backing), '-F', 'qcow2'];
+    fullBacking === undefined
+      ? []
+      : ['-B', await backingPath(target, fullBacking), '-F', backingFormat ?? 'qcow2'];
   await img(
     ctx,
     'write',
@@ -230,7 +229,7 @@ export async function compactTo(
       // Out of order and by many: compressing is what takes the time.
       ...['-W', '-m', '8'],
       ...backing,
-      ...[disk.path, target],
+      ...[disk, target],
     ],
     { deadline: wholeDiskDeadline, orphanSignal: 'KILL' },
   );

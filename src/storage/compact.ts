@@ -31,7 +31,7 @@ export interface CompactOptions {
 /**
  * Writes the disk of a stopped instance anew, compressed, without what no longer belongs to anything in it. The new file
  * is compared with the old one, cluster by cluster as the guest would read them, before it takes its place at once:
- * whenever this is cut off, one of them is there, whole.
+ * whenever this is cut off, one of them is there, whole. A new one that takes no less is thrown away.
  * @throws Failure `wrong-state` while it runs, or for snapshots that would be lost; `no-space` before it begins, or when
  *   the host's disk fills up on the way; `files` if the disk is damaged; `process`, `interrupted`.
  */
@@ -54,6 +54,10 @@ export async function compactDisk(
         writeAnew(ctx, name, disk, compacted),
       );
       await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
+      if (disk.snapshots === 0 && (await actualSize(compacted)) >= disk.actual) {
+        await rm(compacted, { force: true });
+        return;
+      }
       await flush(compacted);
       await rename(compacted, path);
       await flush(dirname(path));
@@ -64,7 +68,7 @@ export async function compactDisk(
 
 async function writeAnew(ctx: Context, name: InstanceName, disk: DiskUsage, target: string): Promise<void> {
   try {
-    await compactTo(ctx, disk, target);
+    await compactTo(ctx, disk.path, target);
   } catch (error) {
     if (!(error instanceof Failure) || !error.detail?.includes('No space left on device')) throw error;
     throw new Failure(

@@ -70,13 +70,26 @@ export async function surveyUsage(ctx: Context, question: UsageQuestion): Promis
     ...foreign.map((instance) => limaMachine(instance, written)),
   ]);
   // One that was deleted while we looked is no longer there.
-  const present = found.filter((machine) => machine !== undefined);
+  const present = withoutTwins(found.filter((machine) => machine !== undefined));
   const machines = filesOnly ? present : await withEstimates(present);
   return {
     machines,
     shared: names.length === 0 ? await sharedUsage(ctx, machines) : [],
     filesystems: await filesystems(ctx, machines),
   };
+}
+
+/** An adopted machine is one of zfsdev's and one of Lima's, and the first of them is shown. */
+function withoutTwins(machines: readonly MachineUsage[]): MachineUsage[] {
+  const owners = new Map<string, MachineUsage>();
+  for (const machine of machines) {
+    for (const { file } of machine.disks)
+      if (file !== undefined && !owners.has(file)) owners.set(file, machine);
+  }
+  return machines.filter(({ name, disks }) => {
+    const twin = owners.get(disks[0]?.file ?? '');
+    return twin === undefined || twin.disks[0] === disks[0] || twin.name !== name;
+  });
 }
 
 /** How many bytes all of it takes on the host, a file that several names lead to counted once. */

@@ -157,19 +157,23 @@ export async function resume(ctx: Context, name: InstanceName): Promise<boolean>
   });
 }
 
-/** Deletes an instance with all its files; works on damaged ones too. */
+/**
+ * Deletes an instance with all its files; works on damaged ones too. One that was adopted is only let go, running or not,
+ * and false is given.
+ */
 export async function remove(
   ctx: Context,
   name: InstanceName,
   options: { readonly force: boolean },
-): Promise<void> {
+): Promise<boolean> {
   await requireInstance(ctx, name);
-  await withInstanceLock(ctx, name, async () => {
+  return withInstanceLock(ctx, name, async () => {
     const found = await requireInstance(ctx, name, { lockIsOurs: true });
+    const adopted = found.instance?.state.adopted === true;
     if (found.protected) {
       throw new Failure('protected', `"${name}" is protected`, { hint: `zfsdev unprotect ${name}` });
     }
-    if (found.status === 'running' && !options.force) {
+    if (found.status === 'running' && !options.force && !adopted) {
       throw new Failure('wrong-state', `"${name}" is running`, {
         hint: `zfsdev stop ${name} && zfsdev delete ${name}\nor at once: zfsdev delete --force ${name}`,
       });
@@ -177,7 +181,9 @@ export async function remove(
     // A damaged machine's driver is told by the file that Lima was given.
     const ofLima = found.instance === undefined && (await exists(ctx.paths.instance(name).lima));
     const driver = ofLima ? driverFor(ctx, { driver: 'lima' }) : driverOf(ctx, found.instance);
-    await step(ctx.emit, 'delete', `Deleting ${name}`, () => driver.remove(name));
+    if (adopted) await driver.remove(name);
+    else await step(ctx.emit, 'delete', `Deleting ${name}`, () => driver.remove(name));
+    return !adopted;
   });
 }
 

@@ -5,7 +5,7 @@ import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
-import type { Channel } from '../guest/channel.ts';
+import type { Channel, Streams } from '../guest/channel.ts';
 import { sshChannel } from '../guest/ssh.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder, readIfExists, writeFileAtomically } from '../host/files.ts';
@@ -17,15 +17,13 @@ import { renderLima } from '../lima/yaml.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
 import type { Instance } from './instance.ts';
-import { limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
+import { limaDiskBound, limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
 import { limaEnvironment, startLima } from './lima-start.ts';
 import { parseState, type State } from './state.ts';
 import { writeState } from './store.ts';
 
 /** Lima appends 16 digits to the path of a socket while it makes it. */
 const socketName = 'ssh.sock.0123456789abcdef';
-/** What qcow2 needs for its tables at most, beside the data: a 4096th, and a little. */
-const tables = (size: number): number => Math.ceil(size / 4096) + 2 ** 20;
 
 /**
  * Runs instances by limactl, in a home of zfsdev's own: what the user's default.yaml and override.yaml would add to every
@@ -37,10 +35,10 @@ export function limaDriver(ctx: Context): Driver {
     claims: (spec) => Promise.resolve([claim(ctx, spec)]),
     create: (spec, state) => create(ctx, spec, state),
     start: (instance, undo, deadline) =>
-      startLima(ctx, instance, channelOf(ctx, instance, true), undo, deadline),
+      startLima(ctx, instance, channelOf(ctx, instance, { sudo: true }), undo, deadline),
     stop: (instance, options) => stop(ctx, instance, options),
     remove: (name) => remove(ctx, name),
-    channel: (instance) => channelOf(ctx, instance),
+    channel: (instance, streams) => channelOf(ctx, instance, { streams }),
     planned: (spec) =>
       Promise.resolve([
         `write ${ctx.paths.instance(spec.name).lima}`,
@@ -57,7 +55,7 @@ async function check(ctx: Context, spec: Spec): Promise<void> {
 }
 
 function claim(ctx: Context, { name, disk }: Spec): Claim {
-  return { what: `the disk of ${name}`, path: ctx.paths.lima, bound: disk + tables(disk), allocated: 0 };
+  return { what: `the disk of ${name}`, path: ctx.paths.lima, bound: limaDiskBound(disk), allocated: 0 };
 }
 
 async function create(ctx: Context, spec: Spec, state: State): Promise<Instance> {
@@ -153,13 +151,20 @@ async function readState(ctx: Context, name: InstanceName): Promise<State | unde
  * The way in, by the ssh configuration that Lima writes at each start: as root, whom the provisioning lets in; or, before
  * that is through and in machines that zfsdev did not make, as Lima's own user with sudo.
  */
-function channelOf(ctx: Context, instance: Instance, sudo = instance.state.adopted === true): Channel {
-  const folder = limaFolder(ctx, instance);
+function channelOf(
+  ctx: Context,
+  instance: Instance,
+  {
+    sudo = instance.state.adopted === true,
+    streams,
+  }: { readonly sudo?: boolean; readonly streams?: Streams | undefined } = {},
+): Channel {
   const { control } = ctx.paths.instance(instance.name);
   return sshChannel(ctx, {
     name: instance.name,
     ...(sudo ? { sudo: true } : { user: 'root' }),
     controlSocket: sudo ? `${control}.sudo` : control,
-    way: { configFile: join(folder, 'ssh.config'), host: `lima-${instance.name}` },
+    way: { configFile: join(limaFolder(ctx, instance), 'ssh.config'), host: `lima-${instance.name}` },
+    streams,
   });
 }

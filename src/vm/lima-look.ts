@@ -31,6 +31,14 @@ export function limaFolder(ctx: Context, { name, state }: Pick<Instance, 'name' 
   return join(state.limaHome ?? ctx.paths.lima, name);
 }
 
+/**
+ * The most bytes that a disk of Lima's can take on the host: as a qcow2 its tables come on top of its virtual size, an
+ * eighth of a thousandth and as much for counting references, of clusters of 64 KiB as of larger ones, and a little.
+ */
+export function limaDiskBound(virtual: number): number {
+  return virtual + Math.ceil(virtual / 4096) + 2 ** 20;
+}
+
 /** Looks at a machine of the Lima driver. @throws Failure `files` where something can't be read */
 export async function lookAtLima(
   ctx: Context,
