@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandLineFigures } from './command-line.ts';
 import { machineFigures } from './machine.ts';
+import { reclaimFigures } from './reclaim.ts';
 import { usageFigures } from './usage.ts';
 import { describeMachine, renderTable, type Figure } from './report.ts';
 
@@ -14,7 +15,9 @@ const home = kept ?? (await mkdtemp(join(tmpdir(), 'zfsdev-bench-')));
 try {
   const figures: Figure[] = [
     ...(await commandLineFigures()),
-    ...(quick ? [] : [...(await usageFigures()), ...(await machineFigures(home))]),
+    ...(quick
+      ? []
+      : [...(await usageFigures()), ...(await machineFigures(home)), ...(await reclaimFigures(home))]),
   ];
   const document = { machine: describeMachine(), date: new Date().toISOString().slice(0, 10), figures };
   await mkdir('bench', { recursive: true });

@@ -2,8 +2,10 @@ import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { resolveSpec } from '../template/resolve.ts';
+import type { Spec } from '../template/spec.ts';
 import { table } from '../ui/table.ts';
-import { driverFor } from '../vm/drivers.ts';
+import type { Driver } from '../vm/driver.ts';
+import { driverFor, driverName } from '../vm/drivers.ts';
 import { warmStateFor } from '../vm/warm.ts';
 import { warmKeyOf } from '../vm/warm-key.ts';
 import { listWarm, removeWarm, sweepWarm, warmUsers, type WarmState } from '../vm/warm-store.ts';
@@ -16,7 +18,7 @@ export async function build(session: Session, template: string, options: UpComma
   const spec = await resolveSpec(template, resolveFlags(options));
   if (ctx.dryRun)
     return ctx.emit({ type: 'would', text: `boot ${template} and save it, unless that was done before` });
-  const driver = driverFor(ctx, spec);
+  const driver = forkingDriver(session, spec);
   await driver.check(spec);
   const warm = await warmStateFor(ctx, driver, spec, {
     deadline: deadlineIn(parseDuration(options.timeout ?? '10m')),
@@ -38,10 +40,23 @@ export async function build(session: Session, template: string, options: UpComma
 export async function key(session: Session, template: string, options: UpCommandOptions): Promise<void> {
   const { ctx } = session;
   const spec = await resolveSpec(template, resolveFlags(options));
-  await driverFor(ctx, spec).check(spec);
+  await forkingDriver(session, spec).check(spec);
   const found = await warmKeyOf(ctx, spec);
   const document = { key: found.key, imageDigest: found.imageDigest, accelerator: found.accelerator };
   await session.answer(document, () => `${found.key}\n`);
+}
+
+/** @throws Failure `unsupported` for a driver whose machines can't be forked */
+function forkingDriver({ ctx }: Session, spec: Spec): Driver {
+  const driver = driverFor(ctx, spec);
+  if (driver.fork) return driver;
+  throw new Failure(
+    'unsupported',
+    `machines of the ${driverName(ctx, spec)} driver can't be saved and forked`,
+    {
+      hint: '--driver qemu has machines that can; up and run work on either',
+    },
+  );
 }
 
 /** `zfsdev warm list`. */

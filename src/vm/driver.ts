@@ -35,6 +35,8 @@ export interface Driver {
   remove(name: InstanceName): Promise<void>;
   /** The way into a running guest; `streams` instead of this process's own, where the driver can. */
   channel(instance: Instance, streams?: Streams): Channel;
+  /** Keeps other programs that know the instance from deleting it too, or allows it again; absent where there are none. */
+  readonly protect?: (instance: Instance, on: boolean) => Promise<void>;
   /** What `create` and `start` would do, line by line, for --dry-run. */
   planned(spec: Spec): Promise<string[]>;
   /** Makes an instance from a warm state; absent where the driver can't. */

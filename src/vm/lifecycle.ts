@@ -188,8 +188,11 @@ export async function remove(
 }
 
 export async function protect(ctx: Context, name: InstanceName, on: boolean): Promise<void> {
-  await requireInstance(ctx, name);
-  await withInstanceLock(ctx, name, () => setProtected(ctx, name, on));
+  const { instance } = await requireInstance(ctx, name);
+  await withInstanceLock(ctx, name, async () => {
+    if (instance) await driverOf(ctx, instance).protect?.(instance, on);
+    await setProtected(ctx, name, on);
+  });
 }
 
 /** The way into a running guest. @throws Failure `wrong-state` that says how to get there. */

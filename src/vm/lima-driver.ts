@@ -39,6 +39,7 @@ export function limaDriver(ctx: Context): Driver {
     stop: (instance, options) => stop(ctx, instance, options),
     remove: (name) => remove(ctx, name),
     channel: (instance, streams) => channelOf(ctx, instance, { streams }),
+    protect: (instance, on) => protect(ctx, instance, on),
     planned: (spec) =>
       Promise.resolve([
         `write ${ctx.paths.instance(spec.name).lima}`,
@@ -113,6 +114,13 @@ async function stop(ctx: Context, instance: Instance, { force, deadline }: StopO
     deadline: force ? 60_000 : deadline.left(),
     signal: ctx.signal,
   });
+}
+
+async function protect(ctx: Context, { name, state }: Instance, on: boolean): Promise<void> {
+  // What somebody else made is not changed.
+  if (state.adopted) return;
+  const home = state.limaHome ?? ctx.paths.lima;
+  await limactl(ctx, home, [on ? 'protect' : 'unprotect', name], { effect: 'write', deadline: 60_000 });
 }
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {
