@@ -2,8 +2,9 @@ import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../host/context.ts';
 import { listImages } from '../image/store.ts';
-import { imageUsers } from '../vm/images.ts';
-import { listWarm, warmUsers } from '../vm/warm-store.ts';
+import { groupImageUsers } from '../vm/images.ts';
+import type { Instance } from '../vm/instance.ts';
+import { groupWarmUsers, listWarm } from '../vm/warm-store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
 
 /** What machines stand on, counted once however many they are. */
@@ -21,15 +22,18 @@ interface User {
   readonly disks: readonly DiskUsage[];
 }
 
-/** Images, warm states, and all other backing files of these machines. */
-export async function sharedUsage(ctx: Context, machines: readonly User[]): Promise<SharedUsage[]> {
-  const [images, warm, ofImage, ofWarm, bases] = await Promise.all([
+/** Images, warm states, and all other backing files of these machines; `instances` are all there are. */
+export async function sharedUsage(
+  ctx: Context,
+  machines: readonly User[],
+  instances: readonly Instance[],
+): Promise<SharedUsage[]> {
+  const [images, warm, bases] = await Promise.all([
     listImages(ctx.paths.images),
     listWarm(ctx),
-    imageUsers(ctx),
-    warmUsers(ctx),
     basesOf(ctx, machines),
   ]);
+  const [ofImage, ofWarm] = [groupImageUsers(instances, warm), groupWarmUsers(instances)];
   return [
     ...images.map(({ digest, actual }) => ({
       what: 'image' as const,

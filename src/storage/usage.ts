@@ -9,7 +9,7 @@ import { limaHome, limaInstances, type LimaInstance } from '../lima/folder.ts';
 import { storedData } from '../qemu/img.ts';
 import type { PoolSpec } from '../template/spec.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
-import type { Status } from '../vm/instance.ts';
+import type { Inspection, Instance, Status } from '../vm/instance.ts';
 import { machineFiles } from '../vm/machine-files.ts';
 import { inspect, instanceNames } from '../vm/store.ts';
 import { lookAtDisk, type DiskUsage } from './disk.ts';
@@ -65,8 +65,11 @@ export async function surveyUsage(ctx: Context, question: UsageQuestion): Promis
     });
   }
   const written = filesQemuWrites();
+  const inspections = (await Promise.all(own.map((name) => inspect(ctx, name)))).filter(
+    (inspection) => inspection !== undefined,
+  );
   const found = await Promise.all([
-    ...own.map((name) => ownMachine(ctx, name, { filesOnly, written })),
+    ...inspections.map((inspection) => ownMachine(ctx, inspection, { filesOnly, written })),
     ...foreign.map((instance) => limaMachine(instance, written)),
   ]);
   // One that was deleted while we looked is no longer there.
@@ -74,7 +77,7 @@ export async function surveyUsage(ctx: Context, question: UsageQuestion): Promis
   const machines = filesOnly ? present : await withEstimates(present);
   return {
     machines,
-    shared: names.length === 0 ? await sharedUsage(ctx, machines) : [],
+    shared: names.length === 0 ? await sharedUsage(ctx, machines, instancesOf(inspections)) : [],
     filesystems: await filesystems(ctx, machines),
   };
 }
@@ -104,6 +107,10 @@ export function totalOf({ machines, shared }: Pick<Usage, 'machines' | 'shared'>
     }
   }
   return total;
+}
+
+function instancesOf(inspections: readonly Inspection[]): Instance[] {
+  return inspections.map(({ instance }) => instance).filter((instance) => instance !== undefined);
 }
 
 async function limaMachine(
@@ -151,11 +158,10 @@ async function withEstimates(machines: readonly MachineUsage[]): Promise<Machine
 
 async function ownMachine(
   ctx: Context,
-  name: Parameters<typeof inspect>[1],
+  found: Inspection,
   look: { readonly filesOnly: boolean; readonly written: Promise<ReadonlySet<string>> },
 ): Promise<MachineUsage | undefined> {
-  const found = await inspect(ctx, name);
-  if (!found) return undefined;
+  const { name } = found;
   const place = await machineFiles(ctx, name, found.instance);
   const files = await filesOf(place.folder, place.disks);
   if (files.disks[0]?.file === undefined && !(await exists(ctx.paths.instance(name).folder)))

@@ -1,18 +1,24 @@
 import type { Context } from '../host/context.ts';
-import { inspect, instanceNames } from './store.ts';
-import { listWarm } from './warm-store.ts';
+import type { Instance } from './instance.ts';
+import { wholeInstances } from './store.ts';
+import { listWarm, type WarmState } from './warm-store.ts';
 
 /** Which instances and warm states stand on which image: digest to names. */
 export async function imageUsers(ctx: Context): Promise<Map<string, string[]>> {
+  return groupImageUsers(await wholeInstances(ctx), await listWarm(ctx));
+}
+
+/** As `imageUsers`, of what is known already. */
+export function groupImageUsers(
+  instances: readonly Instance[],
+  warm: readonly WarmState[],
+): Map<string, string[]> {
   const users = new Map<string, string[]>();
-  for (const name of await instanceNames(ctx)) {
-    const digest = (await inspect(ctx, name))?.instance?.state.imageDigest;
+  const add = (digest: string, name: string): void => {
     if (digest) users.set(digest, [...(users.get(digest) ?? []), name]);
-  }
-  for (const warm of await listWarm(ctx)) {
-    if (warm.state !== 'whole') continue;
-    const { imageDigest } = warm.manifest;
-    users.set(imageDigest, [...(users.get(imageDigest) ?? []), `the warm state ${warm.key.slice(0, 12)}`]);
-  }
+  };
+  for (const { name, state } of instances) add(state.imageDigest, name);
+  for (const entry of warm)
+    if (entry.state === 'whole') add(entry.manifest.imageDigest, `the warm state ${entry.key.slice(0, 12)}`);
   return users;
 }

@@ -51,7 +51,7 @@ export function limaDriver(ctx: Context): Driver {
 async function check(ctx: Context, spec: Spec): Promise<void> {
   const paths = ctx.paths.instance(spec.name);
   checkSocketPath(join(ctx.paths.lima, spec.name, socketName));
-  checkSocketPath(`${paths.control}.0123456789abcdef`);
+  checkSocketPath(`${paths.control}.sudo.0123456789abcdef`);
   await requireLimactl(ctx, ctx.paths.lima);
 }
 

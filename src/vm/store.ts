@@ -72,6 +72,12 @@ export async function inspect(
   }
 }
 
+/** All instances that can be read, whatever their status. */
+export async function wholeInstances(ctx: Context): Promise<Instance[]> {
+  const found = await Promise.all((await instanceNames(ctx)).map((name) => inspect(ctx, name)));
+  return found.map((each) => each?.instance).filter((instance) => instance !== undefined);
+}
+
 type Verdict =
   { readonly status: 'creating' | 'starting' | 'running' | 'stopped' } | { readonly reason: string };
 

@@ -8,7 +8,8 @@ import type { Context } from '../host/context.ts';
 import { fileRecordSchema } from './file-record.ts';
 import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { isLocked } from '../host/lock.ts';
-import { inspect, instanceNames } from './store.ts';
+import { wholeInstances } from './store.ts';
+import type { Instance } from './instance.ts';
 
 /** Raised whenever an older zfsdev could not fork from a newer warm state, or the other way round. */
 export const warmFormat = 2;
@@ -129,11 +130,14 @@ async function namesIn(folder: string): Promise<string[]> {
 
 /** Which instances stand on which warm state: key to names. */
 export async function warmUsers(ctx: Context): Promise<Map<string, string[]>> {
+  return groupWarmUsers(await wholeInstances(ctx));
+}
+
+/** As `warmUsers`, of what is known already. */
+export function groupWarmUsers(instances: readonly Instance[]): Map<string, string[]> {
   const users = new Map<string, string[]>();
-  for (const name of await instanceNames(ctx)) {
-    const key = (await inspect(ctx, name))?.instance?.state.warm;
-    if (key) users.set(key, [...(users.get(key) ?? []), name]);
-  }
+  for (const { name, state } of instances)
+    if (state.warm !== undefined) users.set(state.warm, [...(users.get(state.warm) ?? []), name]);
   return users;
 }
 
