@@ -36,9 +36,20 @@ export async function limactl(
         : {}),
     });
   } catch (error) {
-    if (!(error instanceof Failure) || error.reason !== 'process') throw error;
-    throw inItsOwnWords(args[0] ?? '', error);
+    if (!(error instanceof Failure)) throw error;
+    if (error.reason === 'dependency' && process.platform !== 'darwin') throw missing(error);
+    throw error.reason === 'process' ? inItsOwnWords(args[0] ?? '', error) : error;
   }
+}
+
+const howToInstall = 'https://lima-vm.io/docs/installation/';
+
+/** Of Linux's packagers few have it. */
+function missing(failure: Failure): Failure {
+  return new Failure('dependency', failure.message, {
+    hint: `install Lima: ${howToInstall}\n(or, without it: --driver qemu)`,
+    cause: failure,
+  });
 }
 
 function messageIn(line: string): v.InferOutput<typeof entry> | undefined {
@@ -84,7 +95,7 @@ export async function requireLimactl(ctx: Context, home: string): Promise<void> 
     'dependency',
     `limactl ${version[0]} is too old: ${minimumLimaVersion} or later is needed`,
     {
-      hint: 'install a later one: https://lima-vm.io/docs/installation/',
+      hint: `install a later one: ${howToInstall}`,
     },
   );
 }
