@@ -10,6 +10,7 @@ import { sshChannel } from '../guest/ssh.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { checkSocketPath } from '../host/paths.ts';
+import { printable } from '../host/run.ts';
 import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
@@ -51,6 +52,7 @@ export function limaDriver(ctx: Context): Driver {
 async function check(ctx: Context, spec: Spec): Promise<void> {
   const paths = ctx.paths.instance(spec.name);
   checkSocketPath(join(ctx.paths.lima, spec.name, socketName));
+  // The longer of the two that `channelOf` has; ssh appends as much.
   checkSocketPath(`${paths.control}.sudo.0123456789abcdef`);
   await requireLimactl(ctx, ctx.paths.lima);
 }
@@ -63,14 +65,14 @@ async function create(ctx: Context, spec: Spec, state: State): Promise<Instance>
   const { lima: file } = ctx.paths.instance(spec.name);
   await makePrivateFolder(ctx.paths.lima);
   const home = await realpath(ctx.paths.lima);
-  // From here on `remove` knows that there may be something of Lima's, and where.
-  const placed: State = { ...state, limaHome: home };
-  await writeState(ctx, spec.name, placed);
   if (await exists(join(home, spec.name))) {
     throw new Failure('already-exists', `Lima has an instance "${spec.name}" that zfsdev did not make`, {
       hint: `--name gives this one another name; LIMA_HOME=${home} limactl delete ${spec.name} removes that one`,
     });
   }
+  // From here on `remove` knows that there may be something of Lima's, and where.
+  const placed: State = { ...state, limaHome: home };
+  await writeState(ctx, spec.name, placed);
   const image = await localImage(ctx, spec);
   const extras = { marker: limaMarker(placed), ...(image === undefined ? {} : { image }) };
   await writeFileAtomically(file, await renderLima(spec, extras));
@@ -109,11 +111,21 @@ async function localImage(ctx: Context, { image: { flavour, suite } }: Spec): Pr
 async function stop(ctx: Context, instance: Instance, { force, deadline }: StopOptions): Promise<void> {
   const home = instance.state.limaHome ?? ctx.paths.lima;
   await channelOf(ctx, instance).close();
-  await limactl(ctx, home, ['stop', ...(force ? ['--force'] : []), instance.name], {
-    effect: 'write',
-    deadline: force ? 60_000 : deadline.left(),
-    signal: ctx.signal,
-  });
+  try {
+    await limactl(ctx, home, ['stop', ...(force ? ['--force'] : []), instance.name], {
+      effect: 'write',
+      deadline: force ? 60_000 : deadline.left(),
+      signal: ctx.signal,
+    });
+  } catch (error) {
+    if (force || !(error instanceof Failure) || (error.reason !== 'process' && error.reason !== 'deadline'))
+      throw error;
+    throw new Failure(error.reason, error.message, {
+      ...(error.detail === undefined ? {} : { detail: error.detail }),
+      hint: `zfsdev stop --force ${instance.name} ends it all the same, as a power cut would`,
+      cause: error,
+    });
+  }
 }
 
 async function protect(ctx: Context, { name, state }: Instance, on: boolean): Promise<void> {
@@ -137,6 +149,11 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
   const { folder, lost } = await lookAtLima(ctx, { name, state });
   if (lost === 'foreign') return;
   if (lost === undefined) {
+    if (await exists(join(folder, 'protected'))) {
+      throw new Failure('protected', `"${name}" is protected in Lima`, {
+        hint: `LIMA_HOME=${printable([home])} limactl unprotect ${name}`,
+      });
+    }
     await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
     return;
   }

@@ -61,6 +61,11 @@ export async function lookAtLima(
     findMachine(ctx, join(folder, 'qemu.pid')),
   ]);
   if (agent === undefined && machine !== undefined)
-    return { folder, disks, pid: machine, problem: "Lima's host agent ended, and left its machine running" };
+    return {
+      folder,
+      disks,
+      pid: machine,
+      problem: `Lima's host agent ended, and left its machine running; zfsdev stop --force ${instance.name} ends it`,
+    };
   return { folder, disks, ...(agent === undefined ? {} : { pid: agent }) };
 }

@@ -48,7 +48,8 @@ export async function startLima(
   const { name } = instance;
   // Lima leaves a machine running whose start failed.
   undo.add('the running machine', async () => {
-    await channel.close();
+    // A connection that can't be closed ends with the machine.
+    await channel.close().catch(() => undefined);
     await limactl(ctx, home, ['stop', '--force', name], { effect: 'write', deadline: 60_000 });
   });
   const starting: State = { ...instance.state, phase: 'starting', started: new Date().toISOString() };
