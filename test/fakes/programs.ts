@@ -5,7 +5,14 @@ import { hasCode } from '../../src/core/errors.ts';
 
 /** One call that a test expects, and what the program plays then. */
 export interface ExpectedCall {
-  readonly argv: readonly string[];
+  /** Each word as it must be, or what must match in it (without flags). */
+  readonly argv: readonly (string | RegExp)[];
+  /** Variables that must have these values, or must not be there. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Files that the call leaves behind, folders included: their text, or the file they copy; null takes a path away. */
+  readonly leaves?: Readonly<Record<string, string | { readonly copyOf: string } | null>>;
+  /** It says and leaves all it has to, and then never ends. */
+  readonly hangs?: boolean;
   readonly stdout?: string;
   readonly stderr?: string;
   readonly exitCode?: number;
@@ -64,9 +71,15 @@ export async function fakePrograms(programs: Readonly<Record<string, FakeProgram
 }
 
 function script(name: string, calls: readonly ExpectedCall[]): string {
+  const expected = calls.map(({ argv, env = {}, ...call }) => ({
+    ...call,
+    argv: argv.map((word) => (typeof word === 'string' ? word : { matches: word.source })),
+    // JSON has no undefined.
+    env: Object.entries(env).map(([key, value]) => [key, value ?? null]),
+  }));
   return `#!${process.execPath}
 const fs = require('node:fs');
-const { join } = require('node:path');
+const { dirname, join } = require('node:path');
 const folder = __dirname;
 const argv = process.argv.slice(2);
 const name = ${JSON.stringify(name)};
@@ -75,8 +88,10 @@ const before = fs.existsSync(join(folder, '.calls')) ? fs.readFileSync(join(fold
 const same = before.filter((line) => line === JSON.stringify([name, ...argv])).length;
 record('.calls');
 let seen = 0;
-const call = ${JSON.stringify(calls)}.find((expected) => {
-  if (JSON.stringify(expected.argv) !== JSON.stringify(argv)) return false;
+const fits = (word, i) => (word.matches === undefined ? word === argv[i] : new RegExp(word.matches).test(argv[i]));
+const call = ${JSON.stringify(expected)}.find((expected) => {
+  if (expected.argv.length !== argv.length || !expected.argv.every(fits)) return false;
+  if (!expected.env.every(([key, value]) => (process.env[key] ?? null) === value)) return false;
   seen += expected.times ?? Infinity;
   return same < seen;
 });
@@ -85,10 +100,17 @@ if (!call) {
   process.stderr.write('fake ' + name + ': unexpected call: ' + argv.join(' ') + '\\n');
   process.exitCode = 99;
 } else {
+  for (const [path, content] of Object.entries(call.leaves ?? {})) {
+    if (content === null) fs.rmSync(path, { recursive: true, force: true });
+    else fs.mkdirSync(dirname(path), { recursive: true });
+    if (typeof content === 'string') fs.writeFileSync(path, content);
+    else if (content !== null) fs.copyFileSync(content.copyOf, path);
+  }
   for (const other of call.brings ?? []) fs.renameSync(join(folder, '.absent-' + other), join(folder, other));
   process.stdout.write(call.stdout ?? '');
   process.stderr.write(call.stderr ?? '');
   process.exitCode = call.exitCode ?? 0;
+  if (call.hangs) setInterval(() => undefined, 1e6);
 }
 `;
 }

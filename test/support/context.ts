@@ -14,13 +14,22 @@ export interface TestContext extends Context {
 }
 
 export async function testContext(
-  options: { readonly path?: string; readonly signal?: AbortSignal; readonly dryRun?: boolean } = {},
+  options: {
+    readonly path?: string;
+    readonly signal?: AbortSignal;
+    readonly dryRun?: boolean;
+    /** More variables. */
+    readonly env?: Readonly<Record<string, string>>;
+    /** The folder to use, where paths in it had to be known before. */
+    readonly folder?: string;
+  } = {},
 ): Promise<TestContext> {
-  const folder = await mkdtemp(join(tmpdir(), 'zfsdev a,b-'));
+  const folder = options.folder ?? (await mkdtemp(join(tmpdir(), 'zfsdev a,b-')));
   const env = {
     PATH: options.path ?? process.env['PATH'],
     ZFSDEV_HOME: join(folder, 'home'),
     TMPDIR: folder,
+    ...options.env,
   };
   const dryRun = options.dryRun ?? false;
   const events: ZfsdevEvent[] = [];
