@@ -16,6 +16,17 @@ export default defineConfig({
           hookTimeout: 1_800_000,
         },
       },
+      {
+        test: {
+          // Not part of `npm test`: it drives a real limactl, which has to be there.
+          name: 'lima',
+          include: ['test/lima/**/*.test.ts'],
+          globalSetup: ['test/lima/setup.ts'],
+          fileParallelism: false,
+          testTimeout: 1_500_000,
+          hookTimeout: 1_800_000,
+        },
+      },
     ],
   },
 });

@@ -30,9 +30,10 @@ export interface Shell {
   with(env: Readonly<Record<string, string>>): Shell;
 }
 
-export function shell(home: string, env: Readonly<Record<string, string>> = {}): Shell {
+/** @param file the zfsdev to run, where it isn't this one. */
+export function shell(home: string, env: Readonly<Record<string, string>> = {}, file = program): Shell {
   const begin = (...args: readonly string[]): Begun =>
-    start(process.env['ZFSDEV_TEST_COLD'] ? booted(args) : args, {
+    start([file, ...(process.env['ZFSDEV_TEST_COLD'] ? booted(args) : args)], {
       ...process.env,
       ZFSDEV_HOME: home,
       NO_COLOR: '1',
@@ -42,7 +43,7 @@ export function shell(home: string, env: Readonly<Record<string, string>> = {}):
   return Object.assign(run, {
     home,
     begin,
-    with: (more: Readonly<Record<string, string>>) => shell(home, { ...env, ...more }),
+    with: (more: Readonly<Record<string, string>>) => shell(home, { ...env, ...more }, file),
   });
 }
 
@@ -53,7 +54,7 @@ function booted(args: readonly string[]): readonly string[] {
 }
 
 function start(args: readonly string[], env: NodeJS.ProcessEnv): Begun {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env });
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
   const output = { stdout: '', stderr: '' };
   const watchers = new Set<() => void>();
   for (const name of ['stdout', 'stderr'] as const) {

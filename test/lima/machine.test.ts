@@ -1,0 +1,126 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { program, shell } from '../support/zfsdev.ts';
+import { expectNothingLeft, limaMachines, patience } from './support.ts';
+
+const home = inject('limaHome');
+const zfsdev = shell(home);
+const name = 'zfs-test';
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'zfsdev-files-'));
+});
+
+afterAll(async () => {
+  await zfsdev('delete', '--force', name);
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function guest(...argv: string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+  return stdout.trim();
+}
+
+interface Disk {
+  readonly path: string;
+  readonly virtualBytes: number;
+  readonly actualBytes: number;
+}
+
+/** The disk of the machine, as `usage` tells it. */
+async function diskOf(...flags: string[]): Promise<Disk> {
+  const { stdout } = await zfsdev('usage', '--json', ...flags);
+  const { machines } = JSON.parse(stdout) as { machines: { name: string; disks: Disk[] }[] };
+  const [disk] = machines.find((machine) => machine.name === name)?.disks ?? [];
+  if (!disk) throw new Error(`usage shows no disk of ${name}: ${stdout}`);
+  return disk;
+}
+
+// One machine goes through its life; each test begins where the one before it ended.
+describe('a machine that limactl runs', () => {
+  it('comes up with a pool that the guest itself calls ONLINE', async () => {
+    const up = await zfsdev('up', 'zfs-test', '--driver', 'lima', ...patience);
+    expect({ exitCode: up.exitCode, stderr: up.stderr }).toMatchObject({ exitCode: 0 });
+    expect(up.stdout).toMatch(/pool: testpool\n\s*state: ONLINE/);
+    expect(await limaMachines(home)).toEqual([name]);
+    expect((await guest('zpool', 'status', 'testpool')).match(/loop\d+\s+ONLINE/g)).toHaveLength(2);
+    const again = await zfsdev('up', 'zfs-test', '--driver', 'lima');
+    expect(again).toMatchObject({
+      exitCode: 0,
+      stdout: expect.stringContaining('is running already') as string,
+    });
+  });
+
+  it('passes exit codes, arguments and standard input through', async () => {
+    expect((await zfsdev('exec', name, '--', 'sh', '-c', 'exit 7')).exitCode).toBe(7);
+    expect((await zfsdev('exec', name, '--', 'sh', '-c', 'exit 255')).exitCode).toBe(255);
+    expect(await guest('id', '-un')).toBe('root');
+    const words = ['a b', "it's", '$HOME', '*', '"', '\\', '', 'ünï', 'new\nline'];
+    expect(await guest('printf', '[%s]', ...words)).toBe(words.map((word) => `[${word}]`).join(''));
+    const { stdout } = spawnSync(process.execPath, [program, 'exec', name, '--', 'sha256sum'], {
+      input: 'from the host',
+      encoding: 'utf8',
+      env: { ...process.env, ZFSDEV_HOME: home },
+    });
+    expect(stdout.split(' ')[0]).toBe(createHash('sha256').update('from the host').digest('hex'));
+  });
+
+  it('copies files and folders both ways', async () => {
+    const tree = join(folder, 'a tree');
+    await mkdir(join(tree, 'inner'), { recursive: true });
+    const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 256));
+    await writeFile(join(tree, 'inner', 'data.bin'), content);
+    expect(await zfsdev('copy', tree, `${name}:/root/`)).toMatchObject({ exitCode: 0 });
+    const sum = await guest('sha256sum', '/root/a tree/inner/data.bin');
+    expect(sum.split(' ')[0]).toBe(createHash('sha256').update(content).digest('hex'));
+    expect(await zfsdev('copy', `${name}:/root/a tree`, join(folder, 'back'))).toMatchObject({ exitCode: 0 });
+    expect(await readFile(join(folder, 'back', 'inner', 'data.bin'))).toEqual(content);
+  });
+
+  it('is shown with its disk, and refuses to be deleted while it runs', async () => {
+    expect(await diskOf()).toMatchObject({ virtualBytes: 4 * 2 ** 30 });
+    const { stdout } = await zfsdev('inspect', name, '--json');
+    expect(JSON.parse(stdout)).toMatchObject({ name, status: 'running' });
+    expect(await zfsdev('delete', name)).toMatchObject({ exitCode: 4 });
+  });
+
+  it('stops, and gives room back by compact', async () => {
+    // What was there and is gone again leaves blocks behind that only a new copy is free of.
+    await guest('sh', '-c', 'head -c 64M /dev/urandom >/root/junk; sync; rm /root/junk; sync');
+    await guest('sh', '-c', 'echo kept >/testpool/file; zpool sync');
+    expect(await zfsdev('stop', name, ...patience)).toMatchObject({ exitCode: 0 });
+    expect(JSON.parse((await zfsdev('inspect', name, '--json')).stdout)).toMatchObject({ status: 'stopped' });
+    const before = await diskOf();
+    const compact = await zfsdev('compact', name);
+    expect({ exitCode: compact.exitCode, stderr: compact.stderr }).toMatchObject({ exitCode: 0 });
+    const after = await diskOf();
+    expect(after.path).toBe(before.path);
+    expect(after.actualBytes).toBeLessThanOrEqual(before.actualBytes);
+  });
+
+  it('starts again with the pool as it was', async () => {
+    expect(await zfsdev('start', name, ...patience)).toMatchObject({ exitCode: 0 });
+    expect(await guest('zpool', 'list', '-H', '-o', 'health', 'testpool')).toBe('ONLINE');
+    expect(await guest('cat', '/testpool/file')).toBe('kept');
+  });
+
+  it('is deleted with all that it had', async () => {
+    expect(await zfsdev('delete', '--force', name)).toMatchObject({ exitCode: 0 });
+    await expectNothingLeft(home);
+  });
+});
+
+describe('a disposable machine', () => {
+  it('runs a command, passes its exit code through, and leaves nothing', async () => {
+    const words = ['sh', '-c', 'zpool list -H -o health testpool; exit 3'];
+    const run = await zfsdev('run', 'zfs-test', '--driver', 'lima', ...patience, '--', ...words);
+    expect({ exitCode: run.exitCode, stdout: run.stdout }).toEqual({ exitCode: 3, stdout: 'ONLINE' });
+    await expectNothingLeft(home);
+  });
+});
