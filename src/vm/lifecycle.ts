@@ -152,6 +152,15 @@ export async function resume(ctx: Context, name: InstanceName): Promise<boolean>
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
     const found = await requireInstance(ctx, name, { lockIsOurs: true });
+    if (found.instance?.state.driver === 'lima') {
+      throw new Failure(
+        'unsupported',
+        `"${name}" is run by Lima, which has none go on; the driver qemu can`,
+        {
+          hint: `zfsdev restart --force ${name} starts it anew`,
+        },
+      );
+    }
     if (found.status === 'running') return resumeMachine(ctx, name);
     throw new Failure('wrong-state', `"${name}" does not run`, { hint: `zfsdev start ${name}` });
   });

@@ -1,7 +1,7 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { channelTo, remove, start, stop } from '../../../src/vm/lifecycle.ts';
+import { channelTo, remove, resume, start, stop } from '../../../src/vm/lifecycle.ts';
 import { machineFiles } from '../../../src/vm/machine-files.ts';
 import { inspect, readInstance } from '../../../src/vm/store.ts';
 import { disksOf, LimaHouse, machine, patience, versions } from './support.ts';
@@ -117,6 +117,16 @@ describe.each(versions)('limactl %s', (version) => {
       message: expect.stringMatching(/^limactl delete failed: .* is protected/) as string,
     });
     expect(await inspect(ctx, machine)).toMatchObject({ status: 'stopped' });
+  });
+});
+
+it('what Lima can not do is refused with the driver that can', async () => {
+  house = await LimaHouse.open();
+  await house.runningMachine();
+  await expect(resume(await house.ctx, machine)).rejects.toMatchObject({
+    reason: 'unsupported',
+    message: '"m1" is run by Lima, which has none go on; the driver qemu can',
+    hint: 'zfsdev restart --force m1 starts it anew',
   });
 });
 
