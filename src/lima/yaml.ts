@@ -68,10 +68,9 @@ export function renderLimaYaml(
 /** zfsdev's commands are root's on every machine; Lima gives its key to a user of the host's name only. */
 const rootLogin = `#!/bin/sh
 set -eu
-home=$(getent passwd "$LIMA_CIDATA_USER" | cut -d : -f 6)
 mkdir -p /root/.ssh
 chmod 0700 /root/.ssh
-cp "$home/.ssh/authorized_keys" /root/.ssh/authorized_keys
+cat /home/*/.ssh/authorized_keys >/root/.ssh/authorized_keys
 chmod 0600 /root/.ssh/authorized_keys
 `;
 

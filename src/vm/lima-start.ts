@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
@@ -5,7 +6,7 @@ import type { UndoStack } from '../core/undo.ts';
 import type { Channel } from '../guest/channel.ts';
 import type { Context } from '../host/context.ts';
 import { poll, type Deadline } from '../host/deadline.ts';
-import { exists, readIfExists } from '../host/files.ts';
+import { readIfExists } from '../host/files.ts';
 import { lastLines } from '../host/run.ts';
 import { limactl } from '../lima/limactl.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
@@ -136,8 +137,10 @@ async function watchProvisioning(
   signal: AbortSignal,
 ): Promise<string> {
   const config = join(limaFolder(ctx, instance), 'ssh.config');
+  const former = await modified(config);
   const look = async (): Promise<string | undefined> => {
-    if (!(await exists(config))) return undefined;
+    // The one of the start before may lead to a port that is another machine's now.
+    if ((await modified(config)) === former) return undefined;
     try {
       return (await provisioningWords({ ...ctx, signal }, channel)) || undefined;
     } catch (error) {
@@ -151,6 +154,14 @@ async function watchProvisioning(
     // Lima's own end of the wait is the one to tell.
     return new Promise<string>(() => undefined);
   }
+}
+
+/** When a file was written last, in milliseconds; undefined if it isn't there. */
+async function modified(path: string): Promise<number | undefined> {
+  return stat(path).then(
+    ({ mtimeMs }) => mtimeMs,
+    () => undefined,
+  );
 }
 
 /** Of the last boot's log, the lines up to the first script that failed. */
