@@ -51,7 +51,7 @@ export function sampleOf(
     shared: shared.map(({ what, key, actual }) => ({ what, key, actual })),
     filesystems: filesystems.map(({ path, free, total }) => ({ path, free, total })),
     total: totalOf({
-      machines: machines.filter(({ driver }) => driver === 'qemu'),
+      machines: machines.filter(({ foreign }) => !foreign),
       shared: shared.filter(({ what }) => what !== 'base'),
     }),
   };

@@ -20,9 +20,13 @@ const patience = 1_800_000;
  */
 const trimPool = `
 pool=$1 quiet=0 least=
+taken() { du -ck ${poolFiles} 2>/dev/null | tail -n 1 | cut -f 1; }
+# Each file of a mirror holds what is allocated. What going through transaction groups writes is more than the rest then.
+needed=$(($(zpool list -Hp -o allocated "$pool") / 1024 * $(ls ${poolFiles} 2>/dev/null | wc -l)))
+if [ $(($(taken) - needed)) -lt 24576 ]; then exit 0; fi
 while [ "$(zpool get -H -o value autotrim "$pool")" = on ] && [ "$quiet" -lt 6 ]; do
   zpool sync -f "$pool" || exit
-  now=$(du -ck ${poolFiles} 2>/dev/null | tail -n 1 | cut -f 1)
+  now=$(taken)
   if [ -z "$least" ] || [ "$now" -lt $((least - 256)) ]; then quiet=0 least=$now; else quiet=$((quiet + 1)); fi
 done
 zpool trim -w "$pool"`;

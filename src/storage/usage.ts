@@ -20,6 +20,8 @@ import { sharedUsage, type SharedUsage } from './shared-usage.ts';
 export interface MachineUsage {
   readonly name: string;
   readonly driver: 'qemu' | 'lima';
+  /** One of Lima's that zfsdev neither made nor adopted. */
+  readonly foreign?: true;
   readonly status: Status;
   readonly disks: readonly DiskUsage[];
   /** Everything else in its folder: initrd, logs. */
@@ -122,6 +124,7 @@ async function limaMachine(
   return {
     name,
     driver: 'lima',
+    foreign: true,
     status: problem !== undefined ? 'broken' : running ? 'running' : 'stopped',
     ...files,
     reclaim: {},
