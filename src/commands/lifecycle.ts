@@ -1,5 +1,5 @@
 import { parseName, type InstanceName } from '../core/names.ts';
-import { deadlineIn, parseDuration } from '../host/deadline.ts';
+import { deadlineIn, parseDuration, type Deadline } from '../host/deadline.ts';
 import { adopt as adoptFromLima } from '../vm/adopt.ts';
 import * as lifecycle from '../vm/lifecycle.ts';
 import { eachInstance } from './each-instance.ts';
@@ -56,7 +56,7 @@ export async function stop(
   await forEach(session, names, options.force ? 'cut the power of' : 'shut down', async (name) => {
     const stopped = await lifecycle.stop(session.ctx, name, {
       force: options.force === true,
-      deadline: deadlineOf(options, '3m'),
+      deadline: deadlineOf(options, '3m')(),
     });
     return stopped ? 'is stopped' : 'was not running';
   });
@@ -125,6 +125,8 @@ export async function unprotect(session: Session, names: readonly string[]): Pro
   });
 }
 
-function deadlineOf(options: LifecycleOptions, fallback: string): ReturnType<typeof deadlineIn> {
-  return deadlineIn(parseDuration(options.timeout ?? fallback));
+/** A span that begins each time it is asked for. @throws Failure `usage` at once for one that isn't any */
+function deadlineOf({ timeout }: LifecycleOptions, fallback: string): () => Deadline {
+  const milliseconds = parseDuration(timeout ?? fallback);
+  return () => deadlineIn(milliseconds);
 }

@@ -147,7 +147,7 @@ async function inMachine(
   const { ctx } = session;
   const { options } = job;
   await up(ctx, spec, {
-    deadline: deadlineIn(Math.max(job.timeout, 600_000)),
+    deadline: () => deadlineIn(Math.max(job.timeout, 600_000)),
     overcommit: options.overcommit === true,
     cold: options.cold === true,
     // Kept on failure means that it outlives this process; it is given up only then.

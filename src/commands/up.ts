@@ -42,8 +42,9 @@ export async function up(
 ): Promise<void> {
   const began = performance.now();
   const { ctx } = session;
+  const timeout = parseDuration(options.timeout ?? '10m');
   const how = {
-    deadline: deadlineIn(parseDuration(options.timeout ?? '10m')),
+    deadline: () => deadlineIn(timeout),
     overcommit: options.overcommit === true,
   };
   if (options.installDeps) {

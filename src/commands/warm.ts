@@ -19,9 +19,10 @@ export async function build(session: Session, template: string, options: UpComma
   if (ctx.dryRun)
     return ctx.emit({ type: 'would', text: `boot ${template} and save it, unless that was done before` });
   const driver = forkingDriver(session, spec);
+  const timeout = parseDuration(options.timeout ?? '10m');
   await driver.check(spec);
   const warm = await warmStateFor(ctx, driver, spec, {
-    deadline: deadlineIn(parseDuration(options.timeout ?? '10m')),
+    deadline: () => deadlineIn(timeout),
     overcommit: options.overcommit === true,
     cold: false,
     ...(options.mirror === undefined ? {} : { mirror: options.mirror }),

@@ -10,7 +10,8 @@ import type { Instance } from './instance.ts';
 import type { State } from './state.ts';
 
 export interface UpOptions extends CreateOptions {
-  readonly deadline: Deadline;
+  /** For a machine to be ready; asked for when it is started, as building its image first takes the time it takes. */
+  readonly deadline: () => Deadline;
   /** Go on although the worst case doesn't fit. */
   readonly overcommit: boolean;
   /** Boot from the image, and neither use nor make a warm state. */

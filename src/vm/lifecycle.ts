@@ -71,7 +71,7 @@ async function createAndStart(
     try {
       const making = { title: 'Forking the warm machine', diskBound: warm.manifest.diskBound };
       const instance = await createBy(ctx, driver, spec, options, making, (state, undo) =>
-        warm.fork(spec, state, warm.manifest, undo, options.deadline),
+        warm.fork(spec, state, warm.manifest, undo, options.deadline()),
       );
       // A fork whose pool is anything else is refused. The first one shows all, as a boot does.
       return { instance, ...(spec.pool && !warm.fresh ? { poolHealth: 'ONLINE' } : {}) };
@@ -83,13 +83,14 @@ async function createAndStart(
     }
   }
   const instance = await createBy(ctx, driver, spec, options, {}, async (state, undo) =>
-    driver.start(await driver.create(spec, state, options), undo, options.deadline),
+    driver.start(await driver.create(spec, state, options), undo, options.deadline()),
   );
   return { instance };
 }
 
 export interface StartOptions {
-  readonly deadline: Deadline;
+  /** Asked for when it is started. */
+  readonly deadline: () => Deadline;
   /** Go on although the host's disk could fill up. */
   readonly overcommit: boolean;
 }
@@ -111,7 +112,7 @@ async function startLocked(
   { deadline, overcommit }: StartOptions,
 ): Promise<Instance> {
   await checkStart(ctx, instance.name, overcommit);
-  return withUndo((undo) => driverOf(ctx, instance).start(instance, undo, deadline));
+  return withUndo((undo) => driverOf(ctx, instance).start(instance, undo, deadline()));
 }
 
 /** Shuts an instance down; gives false if it was not running. */
@@ -143,7 +144,7 @@ export async function restart(
   await requireInstance(ctx, name);
   // Before it is stopped: a machine that may not start again is better left running.
   if (!options.overcommit) await checkStart(ctx, name, false);
-  await stop(ctx, name, options);
+  await stop(ctx, name, { force: options.force, deadline: options.deadline() });
   await start(ctx, name, options);
 }
 

@@ -94,7 +94,7 @@ async function makeWarm(
       { ...options, owner },
       { seed: true },
       async (state, undo) =>
-        driver.start(await driver.create(seedSpec, state, options), undo, options.deadline),
+        driver.start(await driver.create(seedSpec, state, options), undo, options.deadline()),
     );
     await step(ctx.emit, 'warm', 'Saving it as a warm machine', () => saveWarm(instance, key));
   } finally {

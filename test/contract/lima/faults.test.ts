@@ -11,7 +11,7 @@ import { LimaHouse, machine, patience, recorded, versions } from './support.ts';
 let house: LimaHouse;
 afterEach(() => house.close());
 
-const noOptions = { deadline: patience, overcommit: true };
+const noOptions = { deadline: () => patience, overcommit: true };
 
 async function expectNothingMade(ctx: TestContext): Promise<void> {
   expect(await readdir(ctx.paths.lima).catch(() => [])).toEqual([]);
@@ -72,7 +72,7 @@ describe.each(versions)('limactl %s', (version) => {
     ];
     const ctx = await house.play({ limactl, ssh: house.asksProvisioning() });
     const deadline = { total: 600_000, left: () => (existsSync(late) ? 0 : 600_000) };
-    const failure = await house.up(ctx, deadline).catch((error: unknown) => error);
+    const failure = await house.up(ctx, () => deadline).catch((error: unknown) => error);
     expect(failure).toMatchObject({
       reason: 'deadline',
       exitCode: 124,

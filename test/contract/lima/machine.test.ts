@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import type { Deadline } from '../../../src/host/deadline.ts';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -9,7 +11,7 @@ import { disksOf, LimaHouse, machine, patience, versions } from './support.ts';
 let house: LimaHouse;
 afterEach(() => house.close());
 
-const noOptions = { deadline: patience, overcommit: true };
+const noOptions = { deadline: () => patience, overcommit: true };
 const signal = new AbortController().signal;
 
 describe.each(versions)('limactl %s', (version) => {
@@ -37,6 +39,22 @@ describe.each(versions)('limactl %s', (version) => {
     const yaml = await readFile(join(house.folder, 'lima.yaml'), 'utf8');
     expect(yaml).toContain(`# zfsdev machine ${state.machineId}\n`);
     expect(await house.up(ctx)).toMatchObject({ outcome: 'already-running' });
+  });
+
+  it('has all of its time from its start on, however long it took to be made', async () => {
+    const limactl = [
+      await house.asksVersion(),
+      await house.creates(),
+      await house.starts(house.process('ha.pid'), 'start.jsonl'),
+    ];
+    const ctx = await house.play({ limactl, ssh: house.asksProvisioning() });
+    let madeBefore: boolean | undefined;
+    const deadline = (): Deadline => {
+      madeBefore = existsSync(join(house.folder, 'lima.yaml'));
+      return patience;
+    };
+    await house.up(ctx, deadline);
+    expect(madeBefore).toBe(true);
   });
 
   it('tells of each step what Lima tells', async () => {

@@ -175,7 +175,7 @@ export class LimaHouse {
     return resolveSpec('zfs-test', { name: machine, driver: 'lima' });
   }
 
-  async up(ctx: TestContext, deadline: Deadline = patience): Promise<UpResult> {
+  async up(ctx: TestContext, deadline: () => Deadline = () => patience): Promise<UpResult> {
     return up(ctx, await this.spec(), { deadline, overcommit: true, cold: false });
   }
 
