@@ -21,6 +21,8 @@ const patience = 1_800_000;
 const trimPool = `
 pool=$1 quiet=0 least=
 taken() { du -ck ${poolFiles} 2>/dev/null | tail -n 1 | cut -f 1; }
+# What was deleted just now counts as allocated until it is written down.
+zpool sync "$pool" && zpool sync "$pool" || exit
 # Each file of a mirror holds what is allocated. What going through transaction groups writes is more than the rest then.
 needed=$(($(zpool list -Hp -o allocated "$pool") / 1024 * $(ls ${poolFiles} 2>/dev/null | wc -l)))
 if [ $(($(taken) - needed)) -lt 24576 ]; then exit 0; fi
