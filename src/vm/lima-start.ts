@@ -20,12 +20,15 @@ import { writeState } from './store.ts';
  * Where KVM is there and doesn't work, Lima would take it all the same, as it only looks whether there is a device; both
  * options are needed, or Lima adds its own beside them.
  */
-export async function limaEnvironment(ctx: Context): Promise<Record<string, string>> {
-  if (process.platform !== 'linux') return {};
+export async function limaEnvironment(
+  ctx: Context,
+  platform: NodeJS.Platform = process.platform,
+): Promise<Record<string, string>> {
+  if (platform !== 'linux') return {};
   const architecture = hostArchitecture();
   const variable = `QEMU_SYSTEM_${architecture.toUpperCase()}`;
   if (ctx.env[variable]) return {};
-  const { accelerator } = await chooseAccelerator(ctx, { architecture, choice: 'auto' });
+  const { accelerator } = await chooseAccelerator(ctx, { architecture, choice: 'auto', platform });
   if (accelerator !== 'tcg') return {};
   const [machine, cpu] =
     architecture === 'x86_64'

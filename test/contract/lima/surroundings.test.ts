@@ -56,7 +56,7 @@ describe.each(versions)('usage of a machine of limactl %s', (version) => {
   });
 });
 
-describe.runIf(process.platform === 'linux')('what Lima is told of the accelerator', () => {
+describe('what Lima is told of the accelerator', () => {
   const architecture = process.arch === 'arm64' ? 'aarch64' : 'x86_64';
   const variable = `QEMU_SYSTEM_${architecture.toUpperCase()}`;
   const machineOf = { x86_64: 'q35,vmport=off,accel=tcg', aarch64: 'virt,accel=tcg' }[architecture];
@@ -76,7 +76,7 @@ describe.runIf(process.platform === 'linux')('what Lima is told of the accelerat
     const env = { PATH: await brokenQemu() };
     const ctx = await house.play({}, { env });
     const without = { ...ctx.env, [variable]: undefined };
-    const found = await limaEnvironment({ ...ctx, env: without });
+    const found = await limaEnvironment({ ...ctx, env: without }, 'linux');
     expect(found[variable]).toMatch(
       new RegExp(`^qemu-system-${architecture} -machine ${machineOf} -cpu max`),
     );
@@ -84,14 +84,14 @@ describe.runIf(process.platform === 'linux')('what Lima is told of the accelerat
 
   it('is nothing, where the user has said it', async () => {
     const ctx = await house.play({}, { env: { PATH: await brokenQemu(), [variable]: '/opt/my-qemu' } });
-    expect(await limaEnvironment(ctx)).toEqual({});
+    expect(await limaEnvironment(ctx, 'linux')).toEqual({});
   });
 
   it('needs a QEMU, and says what installs it', async () => {
     const ctx = await house.ctx;
     const without = { ...ctx.env, [variable]: undefined };
     await rm(ctx.paths.accelerator, { force: true });
-    await expect(limaEnvironment({ ...ctx, env: without })).rejects.toMatchObject({
+    await expect(limaEnvironment({ ...ctx, env: without }, 'linux')).rejects.toMatchObject({
       reason: 'dependency',
       hint: expect.stringContaining('qemu-system') as string,
     });
