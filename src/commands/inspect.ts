@@ -14,7 +14,7 @@ export async function inspect(session: Session, nameText: string): Promise<void>
   const { instance } = found;
   const { disks, folder: folderPath } = await machineFiles(ctx, found.name, instance);
   const disk = disks[0] ?? paths.disk;
-  const actual = await actualSize(disk);
+  const actual = actualSize(disk);
   const pause = await pauseOf(ctx, found);
   const broken = found.status === 'broken' ? { reason: found.reason } : {};
   const process = found.pid === undefined ? {} : { pid: found.pid };

@@ -193,7 +193,7 @@ async function checkTarget(target: string): Promise<void> {
         hint: 'remove it, or name another file',
       });
     const folder = dirname(target);
-    if (hasCode(error, 'ENOENT') && !(await exists(folder))) {
+    if (hasCode(error, 'ENOENT') && !exists(folder)) {
       throw new Failure('usage', `there is no folder ${folder}`, { hint: `mkdir -p ${folder}` });
     }
     if (!hasCode(error, 'ENOENT')) {

@@ -21,7 +21,7 @@ export interface AgentTarget {
   /** The loopback port of the host that QEMU forwards to the agent. */
   readonly port: number;
   /** The shared secret, 64 hexadecimal digits; asked for at each connection. */
-  readonly secret: () => Promise<string>;
+  readonly secret: () => string;
 }
 
 export interface Patience {
@@ -47,7 +47,7 @@ const longestPatience = 5_000;
  * @throws Failure `guest` if it is not there in time, or is another machine's; `interrupted`.
  */
 export async function connectAgent(target: AgentTarget, { deadline, signal }: Patience): Promise<Link> {
-  const secret = parseSecret(await target.secret());
+  const secret = parseSecret(target.secret());
   if (!secret)
     throw new Failure(
       'files',

@@ -15,7 +15,7 @@ export async function userPublicKey(ctx: Context): Promise<string> {
   await makePrivateFolder(keys);
   const lock = await lockWaiting(ctx.paths.lock('keys'), ctx.signal);
   try {
-    if (!(await exists(privateKey))) {
+    if (!exists(privateKey)) {
       const temporary = await generate(ctx, 'zfsdev');
       try {
         // The public half first: a private key without it would be taken for complete.

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { constants, closeSync, fstatSync, openSync, readFileSync, statSync, type Stats } from 'node:fs';
+import { mkdir, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 
@@ -60,6 +60,9 @@ export function specialKind(found: Stats): string | undefined {
   return found.isCharacterDevice() || found.isBlockDevice() ? 'a device' : undefined;
 }
 
+/** Not blocking: to open a pipe that nobody writes to would never return. */
+const readOnly = constants.O_RDONLY | constants.O_NONBLOCK;
+
 /**
  * Opens a file for reading, and closes it whatever happens.
  * @throws Failure of `work` as it is; `files` for anything else, the file's own trouble.
@@ -69,27 +72,52 @@ export async function withFile<T>(
   work: (file: FileHandle, found: Stats) => Promise<T>,
 ): Promise<T> {
   try {
-    // Not blocking: to open a pipe that nobody writes to would never return.
-    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const file = await open(path, readOnly);
     try {
-      const found = await file.stat();
-      const special = specialKind(found);
-      if (special) throw new Error(`it is ${special}, not a file`);
-      return await work(file, found);
+      return await work(file, fileOnly(await file.stat()));
     } finally {
       await file.close();
     }
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    const why = hasCode(error, 'ENOENT') ? 'it is not there' : messageOf(error);
-    throw new Failure('files', `${path} can't be read: ${why}`, { cause: error });
+    throw unreadable(path, error);
   }
 }
 
-/** Reads a file, or gives undefined if it does not exist; any other trouble is a Failure. */
-export async function readIfExists(path: string): Promise<string | undefined> {
+/**
+ * As `withFile`, at once, for a look at a few bytes: hundreds of files are looked at in a row, and handing each step of it
+ * to a thread costs ten times as much as the step.
+ */
+export function withFileNow<T>(path: string, work: (fd: number, found: Stats) => T): T {
   try {
-    return await readFile(path, 'utf8');
+    const fd = openSync(path, readOnly);
+    try {
+      return work(fd, fileOnly(fstatSync(fd)));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+}
+
+function fileOnly(found: Stats): Stats {
+  const special = specialKind(found);
+  if (special) throw new Error(`it is ${special}, not a file`);
+  return found;
+}
+
+function unreadable(path: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const why = hasCode(error, 'ENOENT') ? 'it is not there' : messageOf(error);
+  return new Failure('files', `${path} can't be read: ${why}`, { cause: error });
+}
+
+// These three look at once, as `withFileNow` does, and for its reason.
+
+/** Reads a small file, or gives undefined if it does not exist; any other trouble is a Failure. */
+export function readIfExists(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
   } catch (error) {
     if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
     throw new Failure('files', `${path} can't be read: ${messageOf(error)}`, { cause: error });
@@ -97,22 +125,20 @@ export async function readIfExists(path: string): Promise<string | undefined> {
 }
 
 /** True if something is there; a Failure if that could not be asked. */
-export async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return false;
-    throw new Failure('files', `${path} can't be looked at: ${messageOf(error)}`, { cause: error });
-  }
+export function exists(path: string): boolean {
+  return lookAt(path) !== undefined;
 }
 
 /** Blocks on the host in bytes: `st_blocks * 512`, never the file's length. 0 if it does not exist. */
-export async function actualSize(path: string): Promise<number> {
+export function actualSize(path: string): number {
+  return (lookAt(path)?.blocks ?? 0) * 512;
+}
+
+function lookAt(path: string): Stats | undefined {
   try {
-    return (await stat(path)).blocks * 512;
+    return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
-    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return 0;
+    if (hasCode(error, 'ENOTDIR')) return undefined;
     throw new Failure('files', `${path} can't be looked at: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -17,7 +17,7 @@ export interface Lock {
 export async function lock(path: string, what: string): Promise<Lock> {
   const file = await openLock(path);
   if (!(await tryLockPatiently(file))) {
-    const holder = (await readIfExists(path))?.trim();
+    const holder = readIfExists(path)?.trim();
     await file.close();
     throw new Failure(
       'locked',
@@ -72,7 +72,7 @@ async function tryLockPatiently(file: FileHandle): Promise<boolean> {
 
 /** True if somebody holds the lock now. */
 export async function isLocked(path: string): Promise<boolean> {
-  if ((await readIfExists(path)) === undefined) return false;
+  if (readIfExists(path) === undefined) return false;
   const file = await openLock(path);
   try {
     return !tryLock(file.fd);

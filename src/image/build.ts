@@ -51,7 +51,7 @@ export async function ensureImage(ctx: Context, recipe: Recipe, options: BuildOp
       hint: 'zfsdev list shows them; zfsdev delete NAME removes one',
     });
   }
-  await checkPermissions();
+  checkPermissions();
   await checkPrograms(ctx);
   const lock = await imageLock(ctx);
   try {
@@ -90,7 +90,7 @@ async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: 
     return image;
   } catch (error) {
     if (error instanceof Failure && error.reason === 'interrupted') await rm(logFile, { force: true });
-    throw await explainBuild(error, logFile);
+    throw explainBuild(error, logFile);
   }
 }
 
@@ -99,7 +99,7 @@ async function kernelStage(stage: Stage, rebuild: boolean): Promise<void> {
   const { ctx, recipe, work } = stage;
   const cached = kernelArchive(ctx.paths.images, recipe.kernelDigest);
   const local = join(work.shared, 'kernel.tar.gz');
-  if (rebuild || !(await exists(cached))) {
+  if (rebuild || !exists(cached)) {
     const what = recipe.kernelFlavour === 'zfs' ? 'Compiling the ZFS module' : 'Fetching the kernel';
     await step(ctx.emit, 'module', what, (progress) =>
       bootstrap(stage, recipe.kernelPackages, 'kernel-hook.sh', progress),
@@ -191,7 +191,7 @@ async function checkPrograms(ctx: Context): Promise<void> {
     // newuidmap has no harmless call that succeeds; that it can be run is the answer.
     await ctx.run(argv, { effect: 'read', deadline: 30_000, signal: ctx.signal, accept: [1, 2] });
   }
-  if (!(await exists(keyring))) {
+  if (!exists(keyring)) {
     throw new Failure('dependency', `${keyring} is missing: packages could not be checked`, {
       hint: 'sudo apt-get install --no-install-recommends debian-archive-keyring\n(or: zfsdev doctor --fix)',
     });

@@ -50,9 +50,9 @@ const causes: readonly Cause[] = [
  * Turns the failure of a build's program into one that says the cause, shows the log's tail and where the log is.
  * Interrupts, deadlines and missing programs pass as they are.
  */
-export async function explainBuild(error: unknown, logFile: string): Promise<unknown> {
+export function explainBuild(error: unknown, logFile: string): unknown {
   if (!(error instanceof Failure) || error.reason !== 'process') return error;
-  const log = (await readIfExists(logFile)) ?? '';
+  const log = readIfExists(logFile) ?? '';
   const cause = causes.find(({ words }) => words.test(lastLines(log, 400)));
   return new Failure('image', `the image could not be built${cause ? `: ${cause.message}` : ''}`, {
     detail: `${lastLines(log, 15)}\n\nthe whole log: ${logFile}`,

@@ -55,7 +55,7 @@ export function checkMirror(text: string): string {
 }
 
 async function hostMirror(ctx: Context): Promise<string | undefined> {
-  const release = osRelease((await readIfExists('/etc/os-release')) ?? '');
+  const release = osRelease(readIfExists('/etc/os-release') ?? '');
   if (release.get('ID') !== 'debian') return undefined;
   try {
     const { stdout } = await ctx.run(['apt-get', 'indextargets', '--format', targetFormat], {
@@ -94,7 +94,7 @@ export function debianMirror(targets: string, codename: string): string | undefi
 
 /** Fetches the suite's release file the way apt would, its proxy settings included. */
 async function probe(ctx: Context, mirror: string, suite: Suite, work: string): Promise<void> {
-  if (!(await exists(aptHelper))) return;
+  if (!exists(aptHelper)) return;
   const url = `${mirror}/dists/${suite}/InRelease`;
   try {
     await ctx.run([aptHelper, '-oAcquire::Retries=1', 'download-file', url, join(work, 'InRelease')], {

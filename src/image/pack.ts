@@ -38,7 +38,7 @@ export async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
       deadline: 120_000,
       signal: ctx.signal,
     });
-    const kernelFile = await kernelFileOf(stage);
+    const kernelFile = kernelFileOf(stage);
     await copyFile(join(work.folder, 'zfsdev', kernelFile), join(building, kernelFile));
     await writeFileAtomically(join(building, 'initrd'), await initrdOf(stage));
     const manifest = await manifestOf(stage, kernelFile);
@@ -50,8 +50,8 @@ export async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
 }
 
 /** Unpacked, the kernel boots faster; beside a disk that boots by itself lies the very kernel that is on it. */
-async function kernelFileOf({ recipe, work }: Stage): Promise<ImageManifest['kernelFile']> {
-  const unpacked = recipe.flavour !== 'cloud' && (await exists(join(work.folder, 'zfsdev/vmlinux')));
+function kernelFileOf({ recipe, work }: Stage): ImageManifest['kernelFile'] {
+  const unpacked = recipe.flavour !== 'cloud' && exists(join(work.folder, 'zfsdev/vmlinux'));
   return unpacked ? 'vmlinux' : 'vmlinuz';
 }
 

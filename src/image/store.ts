@@ -73,17 +73,17 @@ export function kernelArchive(images: string, kernelDigest: string): string {
 /** Looks at one image; never throws on a damaged one. Undefined if there is none of this digest. */
 export async function inspectImage(images: string, digest: string): Promise<StoredImage | undefined> {
   const folder = join(images, digest);
-  if (!digestPattern.test(digest) || !(await exists(folder))) return undefined;
+  if (!digestPattern.test(digest) || !exists(folder)) return undefined;
   const actual = await folderSize(folder);
   const broken = (reason: string): StoredImage => ({ state: 'broken', digest, folder, reason, actual });
   try {
-    const text = await readIfExists(join(folder, 'manifest.json'));
+    const text = readIfExists(join(folder, 'manifest.json'));
     if (text === undefined) return broken('manifest.json is missing');
     const parsed = v.safeParse(manifest, JSON.parse(text));
     if (!parsed.success) return broken(`manifest.json: ${parsed.issues[0].message}`);
     const files = { disk: 'disk.qcow2', kernel: parsed.output.kernelFile, initrd: 'initrd' };
     for (const name of Object.values(files)) {
-      if (!(await exists(join(folder, name)))) return broken(`${name} is missing`);
+      if (!exists(join(folder, name))) return broken(`${name} is missing`);
     }
     const image: Image = {
       digest,
@@ -194,10 +194,9 @@ async function namesIn(folder: string): Promise<string[]> {
 
 /** Blocks of a file, or of the files of a folder without subfolders, in bytes. */
 async function folderSize(path: string): Promise<number> {
-  const own = await actualSize(path);
+  const own = actualSize(path);
   try {
-    const sizes = await Promise.all((await readdir(path)).map((name) => actualSize(join(path, name))));
-    return sizes.reduce((sum, size) => sum + size, own);
+    return (await readdir(path)).reduce((sum, name) => sum + actualSize(join(path, name)), own);
   } catch (error) {
     if (hasCode(error, 'ENOTDIR', 'ENOENT')) return own;
     throw error;

@@ -60,7 +60,7 @@ async function sweep(ctx: Context, parent: string): Promise<void> {
   for (const folder of names.map((name) => join(parent, name))) {
     const { uid } = await lstat(folder).catch(() => ({ uid: -1 }));
     if (uid !== process.getuid?.()) continue;
-    const owner = parseOwner(await readIfExists(join(folder, ownerFile)));
+    const owner = parseOwner(readIfExists(join(folder, ownerFile)));
     if (!owner || (await isAlive(ctx.run, owner))) continue;
     const inner = await readdir(folder, { withFileTypes: true });
     const shared = inner.find((entry) => entry.isDirectory())?.name ?? '';
@@ -126,14 +126,14 @@ export async function layOut(
  * Checks that this user may build at all, before anything is downloaded.
  * @throws Failure `unsupported` off Linux, `dependency` with the command that mends it.
  */
-export async function checkPermissions(): Promise<void> {
+export function checkPermissions(): void {
   if (process.platform !== 'linux') {
     throw new Failure('unsupported', 'images are built on Linux only', { hint: 'use --driver lima' });
   }
   if (isRoot()) return;
   const user = userInfo();
   for (const file of ['/etc/subuid', '/etc/subgid']) {
-    const owners = ((await readIfExists(file)) ?? '').split('\n').map((line) => line.split(':')[0]);
+    const owners = (readIfExists(file) ?? '').split('\n').map((line) => line.split(':')[0]);
     if (owners.includes(user.username) || owners.includes(String(user.uid))) continue;
     throw new Failure('dependency', `${file} gives the user ${user.username} no range of ids to build with`, {
       hint: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ${user.username}\n(or build as root)`,

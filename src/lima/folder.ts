@@ -47,7 +47,7 @@ export async function limaInstances(home: string): Promise<LimaInstance[]> {
 
 /** One instance by its folder; undefined if there is none. @throws Failure `files`, Error if it can't be looked at. */
 export async function limaInstance(name: string, folder: string): Promise<LimaInstance | undefined> {
-  if (!(await exists(join(folder, 'lima.yaml')))) return undefined;
+  if (!exists(join(folder, 'lima.yaml'))) return undefined;
   const disks = new Map<string, string>();
   for (const path of diskNames.map((disk) => join(folder, disk))) {
     try {

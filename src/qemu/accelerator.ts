@@ -47,7 +47,7 @@ export async function chooseAccelerator(
   const { binary } = await findQemu(ctx, question.architecture);
   const access = await hardwareAccess(question);
   const key = [await bootId(ctx), await fingerprint(binary), question.architecture, access.key].join('\n');
-  const known = question.refresh ? undefined : parseAnswer(await readIfExists(ctx.paths.accelerator));
+  const known = question.refresh ? undefined : parseAnswer(readIfExists(ctx.paths.accelerator));
   if (known?.key === key) return known.answer;
   const answer = await decide(ctx, binary, question, access);
   if (!ctx.dryRun) await keep(ctx, { key, answer });

@@ -70,7 +70,7 @@ async function findBinary(ctx: Context, program: string): Promise<QemuBinary> {
 /** Asked once; remembered until the program is replaced, because starting QEMU just for that is a tenth of a fork. */
 async function versionOf(ctx: Context, binary: string): Promise<QemuVersion> {
   const print = await fingerprint(binary);
-  const known = v.safeParse(knownVersions, await readJson(ctx.paths.programs));
+  const known = v.safeParse(knownVersions, readJson(ctx.paths.programs));
   const remembered = known.success ? known.output : {};
   const version = parseVersion(remembered[print] ?? '');
   if (version) return version;
@@ -97,9 +97,9 @@ async function remember(ctx: Context, versions: v.InferOutput<typeof knownVersio
   await writeFileAtomically(ctx.paths.programs, `${JSON.stringify(recent, null, 2)}\n`);
 }
 
-async function readJson(path: string): Promise<unknown> {
+function readJson(path: string): unknown {
   try {
-    return JSON.parse((await readIfExists(path)) ?? '{}');
+    return JSON.parse(readIfExists(path) ?? '{}');
   } catch (error) {
     if (error instanceof SyntaxError) return {};
     throw error;

@@ -1,6 +1,6 @@
-import type { Stats } from 'node:fs';
+import { fstatSync, readSync, type Stats } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { withFile } from '../host/files.ts';
+import { withFile, withFileNow } from '../host/files.ts';
 
 /** What a qcow2 file tells of itself in its header and snapshot table; read directly, without a process. */
 export interface Qcow2 {
@@ -64,15 +64,15 @@ export type DiskContent =
   { readonly kind: 'qcow2'; readonly qcow2: Qcow2 } | { readonly kind: Exclude<DiskKind, 'qcow2'> };
 
 /** @throws Failure `files` if it can't be read, or begins as a qcow2 and isn't one that makes sense. */
-export async function readDisk(path: string): Promise<DiskContent> {
-  return withFile(path, async (file, found) => {
-    const start = await read(file, 0, startLength, true);
+export function readDisk(path: string): DiskContent {
+  return withFileNow(path, (fd, found) => {
+    const start = read(fd, 0, startLength, true);
     if (start.length >= 4 && start.readUInt32BE(0) === magic) {
-      const header = await readHeader(file, found, start);
-      await checkFirstTable(file, header);
+      const header = readHeader(fd, found, start);
+      checkFirstTable(fd, header);
       return { kind: 'qcow2', qcow2: header };
     }
-    const volume = await read(file, 0x8001, 5, true);
+    const volume = read(fd, 0x8001, 5, true);
     return { kind: volume.toString('latin1') === 'CD001' ? 'iso' : 'raw' };
   });
 }
@@ -83,7 +83,7 @@ export async function readDisk(path: string): Promise<DiskContent> {
  */
 export async function heldBySnapshots(path: string): Promise<number> {
   return withFile(path, async (file, found) => {
-    const header = await readHeader(file, found);
+    const header = readHeader(file.fd, found);
     if (header.saved.length === 0) return 0;
     const active = new Set<number>();
     await visitClusters(file, header, header.active, ({ offset }) => active.add(offset));
@@ -96,7 +96,7 @@ export async function heldBySnapshots(path: string): Promise<number> {
  * once the guest has written everything anew. 0 without snapshots, and for a file that isn't a qcow2.
  */
 export async function neededBySnapshots(path: string): Promise<number> {
-  const content = await readDisk(path);
+  const content = readDisk(path);
   if (content.kind !== 'qcow2' || content.qcow2.snapshots.length === 0) return 0;
   return withQcow2(path, (file, header) => sizeOfSnapshots(file, header, () => true));
 }
@@ -121,8 +121,8 @@ export async function withQcow2<T>(
   work: (file: FileHandle, header: Qcow2Header) => Promise<T>,
 ): Promise<T> {
   return withFile(path, async (file, found) => {
-    const header = await readHeader(file, found);
-    await checkFirstTable(file, header);
+    const header = readHeader(file.fd, found);
+    checkFirstTable(file.fd, header);
     return work(file, header);
   });
 }
@@ -130,8 +130,8 @@ export async function withQcow2<T>(
 /** Where QEMU puts all of a header: its extensions, and the name of the backing file. */
 const startLength = 4096;
 
-async function readHeader(file: FileHandle, { size }: Stats, known?: Buffer): Promise<Qcow2Header> {
-  const start = known ?? (await read(file, 0, startLength, true));
+function readHeader(fd: number, { size }: Stats, known?: Buffer): Qcow2Header {
+  const start = known ?? read(fd, 0, startLength, true);
   if (start.length < 72 || start.readUInt32BE(0) !== magic) throw new Error('it is not a qcow2');
   const version = start.readUInt32BE(4);
   const clusterBits = start.readUInt32BE(20);
@@ -152,9 +152,9 @@ async function readHeader(file: FileHandle, { size }: Stats, known?: Buffer): Pr
   const headerLength = version === 3 ? start.readUInt32BE(100) : 72;
   const end = backingOffset + backingLength;
   const backing =
-    end <= start.length ? start.subarray(backingOffset, end) : await read(file, backingOffset, backingLength);
+    end <= start.length ? start.subarray(backingOffset, end) : read(fd, backingOffset, backingLength);
   const backingFormat = backingFormatIn(start, headerLength);
-  const saved = await readSnapshots(file, number(start, 64), start.readUInt32BE(60));
+  const saved = readSnapshots(fd, number(start, 64), start.readUInt32BE(60));
   return {
     virtual: number(start, 24),
     clusterSize: 2 ** clusterBits,
@@ -181,22 +181,22 @@ function backingFormatIn(bytes: Buffer, from: number): string | undefined {
   return undefined;
 }
 
-async function readSnapshots(
-  file: FileHandle,
+function readSnapshots(
+  fd: number,
   offset: number,
   count: number,
-): Promise<{ snapshot: Qcow2Snapshot; table: Table }[]> {
+): { snapshot: Qcow2Snapshot; table: Table }[] {
   if (count > maxSnapshots) throw new Error(`it says that it has ${count} snapshots`);
   const found = [];
   for (let at = offset, i = 0; i < count; i += 1) {
     if (at - offset > maxSnapshotTable) throw new Error('its snapshot table is larger than QEMU allows');
-    const fixed = await read(file, at, 40);
+    const fixed = read(fd, at, 40);
     const [idLength, nameLength] = [fixed.readUInt16BE(12), fixed.readUInt16BE(14)];
     const extraLength = fixed.readUInt32BE(36);
     // QEMU gives every snapshot an id; an entry without one is a hole, of which there may be thousands.
     if (extraLength > 1024 || idLength === 0)
       throw new Error('an entry of its snapshot table makes no sense');
-    const rest = await read(file, at + 40, extraLength + idLength + nameLength);
+    const rest = read(fd, at + 40, extraLength + idLength + nameLength);
     found.push({
       snapshot: {
         id: rest.toString('utf8', extraLength, extraLength + idLength),
@@ -212,28 +212,24 @@ async function readSnapshots(
 }
 
 /** @throws Error if the first table can't be the one of this disk, or leads out of the file. */
-async function checkFirstTable(file: FileHandle, header: Qcow2Header): Promise<void> {
+function checkFirstTable(fd: number, header: Qcow2Header): void {
   const { virtual, clusterSize, extendedL2, active, external } = header;
   const perTable = clusterSize / (extendedL2 ? 16 : 8);
   if (active.entries < Math.ceil(virtual / clusterSize / perTable)) {
     throw new Error('it is damaged: its first table is too small for its virtual size');
   }
-  if (!external) await readFirstTable(file, header, active);
+  if (!external) readFirstTable(fd, header, active);
 }
 
 /** Where the second tables lie, without those that are not there. */
-export async function readFirstTable(
-  file: FileHandle,
-  { clusterSize, length }: Qcow2Header,
-  table: Table,
-): Promise<number[]> {
+export function readFirstTable(fd: number, { clusterSize, length }: Qcow2Header, table: Table): number[] {
   if (table.entries === 0) return [];
   if (table.entries * 8 > maxTable)
     throw new Error('it is damaged: its first table is larger than any disk needs');
   if (table.offset % clusterSize !== 0 || table.offset + table.entries * 8 > length) {
     throw new Error('it is damaged: its first table is not where it says');
   }
-  const bytes = await read(file, table.offset, table.entries * 8);
+  const bytes = read(fd, table.offset, table.entries * 8);
   const found: number[] = [];
   for (let at = 0; at < bytes.length; at += 8) {
     const offset = offsetAt(bytes, at);
@@ -243,7 +239,7 @@ export async function readFirstTable(
   }
   const last = found.reduce((most, offset) => Math.max(most, offset), 0);
   // A running machine's file may have grown since it was opened.
-  if (last >= length && last >= (await file.stat()).size)
+  if (last >= length && last >= fstatSync(fd).size)
     throw new Error('it is damaged: its first table leads out of the file');
   return found;
 }
@@ -265,7 +261,8 @@ export async function visitSecondTable(
   offset: number,
   visit: (cluster: StoredCluster) => void,
 ): Promise<void> {
-  const bytes = await read(file, offset, clusterSize);
+  const { buffer: bytes, bytesRead } = await file.read(Buffer.alloc(clusterSize), 0, clusterSize, offset);
+  if (bytesRead < clusterSize) throw new Error(endsEarly);
   const entrySize = extendedL2 ? 16 : 8;
   for (let at = 0; at < clusterSize; at += entrySize) {
     const high = bytes.readUInt32BE(at);
@@ -287,7 +284,7 @@ async function visitClusters(
   table: Table,
   visit: (cluster: StoredCluster) => void,
 ): Promise<void> {
-  for (const offset of await readFirstTable(file, header, table)) {
+  for (const offset of readFirstTable(file.fd, header, table)) {
     await visitSecondTable(file, header, offset, visit);
   }
 }
@@ -313,8 +310,11 @@ function number(bytes: Buffer, at: number): number {
   return Number(bytes.readBigUInt64BE(at));
 }
 
-async function read(file: FileHandle, offset: number, length: number, mayBeShort = false): Promise<Buffer> {
-  const { bytesRead, buffer } = await file.read(Buffer.alloc(length), 0, length, offset);
-  if (bytesRead < length && !mayBeShort) throw new Error('it ends too early');
+const endsEarly = 'it ends too early';
+
+function read(fd: number, offset: number, length: number, mayBeShort = false): Buffer {
+  const buffer = Buffer.alloc(length);
+  const bytesRead = readSync(fd, buffer, 0, length, offset);
+  if (bytesRead < length && !mayBeShort) throw new Error(endsEarly);
   return buffer.subarray(0, bytesRead);
 }

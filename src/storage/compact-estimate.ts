@@ -55,7 +55,7 @@ interface Sampling {
 async function sizeCompacted(path: string, sampling: Sampling): Promise<number> {
   return withQcow2(path, async (file, header) => {
     if (header.encrypted || header.external) return Infinity;
-    const tables = await readFirstTable(file, header, header.active);
+    const tables = readFirstTable(file.fd, header, header.active);
     const looked = spread(tables, mostTables);
     const plain: StoredCluster[] = [];
     let compressed = 0;

@@ -54,7 +54,7 @@ export async function compactDisk(
         writeAnew(ctx, name, disk, compacted),
       );
       await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
-      if (disk.snapshots === 0 && (await actualSize(compacted)) >= disk.actual) {
+      if (disk.snapshots === 0 && actualSize(compacted) >= disk.actual) {
         await rm(compacted, { force: true });
         return;
       }
@@ -62,7 +62,7 @@ export async function compactDisk(
       await rename(compacted, path);
       await flush(dirname(path));
     });
-    return { name, before: disk.actual, after: await actualSize(path) };
+    return { name, before: disk.actual, after: actualSize(path) };
   });
 }
 

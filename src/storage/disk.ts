@@ -1,4 +1,4 @@
-import { realpath, stat } from 'node:fs/promises';
+import { realpathSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import { hasCode, messageOf } from '../core/errors.ts';
 import { lockKey } from '../host/file-locks.ts';
@@ -30,7 +30,7 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
   const nothing = { path, virtual: 0, actual: 0, snapshots: 0, heldBySnapshots: 0 };
   let size: { virtual: number; actual: number; file: string };
   try {
-    const found = await stat(path);
+    const found = statSync(path);
     const special = specialKind(found);
     if (special) return { ...nothing, problem: `${basename(path)} is ${special}, not a file` };
     size = { virtual: found.size, actual: found.blocks * 512, file: lockKey(found) };
@@ -44,10 +44,10 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
   }
   const { actual, file } = size;
   try {
-    const content = await readDisk(path);
+    const content = readDisk(path);
     if (content.kind !== 'qcow2') return { ...nothing, ...size, kind: content.kind };
     const { virtual, snapshots } = content.qcow2;
-    const found = await backingOf(path, content.qcow2);
+    const found = backingOf(path, content.qcow2);
     return {
       path,
       file,
@@ -67,10 +67,10 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
 const protocol = /^[^/]+:/;
 
 /** The backing file, and what is wrong with the disk although its tables can be read. */
-async function backingOf(
+function backingOf(
   path: string,
   { backing, corrupt, external }: Qcow2,
-): Promise<Pick<DiskUsage, 'backing' | 'problem'>> {
+): Pick<DiskUsage, 'backing' | 'problem'> {
   const problem = corrupt
     ? { problem: 'QEMU has marked it as corrupt' }
     : external
@@ -81,7 +81,7 @@ async function backingOf(
   if (protocol.test(name)) return { backing: name, ...problem };
   try {
     // Joined as it is: a `..` behind a link is what the link's target has above it.
-    return { backing: await realpath(isAbsolute(name) ? name : `${dirname(path)}/${name}`), ...problem };
+    return { backing: realpathSync(isAbsolute(name) ? name : `${dirname(path)}/${name}`), ...problem };
   } catch (error) {
     const whole = isAbsolute(name) ? name : resolve(dirname(path), name);
     const absent = hasCode(error, 'ENOENT', 'ENOTDIR');

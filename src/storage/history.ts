@@ -69,8 +69,7 @@ const patience = 2_000;
 export async function recordSample(ctx: Context, sample: Sample): Promise<void> {
   try {
     // Looking at nothing leaves nothing behind.
-    if (sample.machines.length === 0 && sample.shared.length === 0 && !(await exists(ctx.paths.usageHistory)))
-      return;
+    if (sample.machines.length === 0 && sample.shared.length === 0 && !exists(ctx.paths.usageHistory)) return;
     await makePrivateFolder(dirname(ctx.paths.usageHistory));
     await withHistory(ctx.paths.usageHistory, async (file) => {
       const length = await append(file, `${lineOf(sample)}\n`);
@@ -122,7 +121,7 @@ const mostRead = 8 * 2 ** 20;
  * @throws Failure `files` if the file is there and can't be read.
  */
 export async function readHistory(path: string): Promise<Sample[]> {
-  if (!(await exists(path))) return [];
+  if (!exists(path)) return [];
   const text = await withFile(path, async (file) => {
     const { size } = await file.stat();
     const length = Math.min(size, mostRead);

@@ -74,9 +74,9 @@ async function measured(
   const channel = await channelTo(ctx, name);
   if (!found.instance) throw new Failure('wrong-state', `"${name}" is broken`);
   const disk = await mainDisk(ctx, found.instance);
-  const before = await actualSize(disk);
+  const before = actualSize(disk);
   await work(channel, found.instance.spec.pool?.name);
-  return { name, before, after: await actualSize(disk) };
+  return { name, before, after: actualSize(disk) };
 }
 
 async function inGuest(ctx: Context, channel: Channel, script: string, ...args: string[]): Promise<void> {

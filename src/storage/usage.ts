@@ -1,4 +1,5 @@
-import { lstat, readdir } from 'node:fs/promises';
+import { lstatSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
@@ -167,8 +168,7 @@ async function ownMachine(
   const { name } = found;
   const place = await machineFiles(ctx, name, found.instance);
   const files = await filesOf(place.folder, place.disks);
-  if (files.disks[0]?.file === undefined && !(await exists(ctx.paths.instance(name).folder)))
-    return undefined;
+  if (files.disks[0]?.file === undefined && !exists(ctx.paths.instance(name).folder)) return undefined;
   const driver = found.instance?.state.driver ?? 'qemu';
   const disks = driver === 'qemu' ? files.disks.map(onlyQcow2) : files.disks;
   const common: MachineUsage = { name, driver, status: found.status, ...files, disks, reclaim: {} };
@@ -218,16 +218,16 @@ async function filesOf(
   const disks = await Promise.all(paths.map(lookAtDisk));
   const names = await readdir(folder).catch(() => []);
   const others = names.map((name) => join(folder, name)).filter((path) => !paths.includes(path));
-  const sizes = await Promise.all(others.map(ownBlocks));
-  return { disks, other: sizes.reduce((sum, size) => sum + size, 0) };
+  return { disks, other: others.reduce((sum, path) => sum + ownBlocks(path), 0) };
 }
 
 /** What a name takes itself: a link is not what it leads to, and one that is gone takes nothing. */
-async function ownBlocks(path: string): Promise<number> {
-  return lstat(path).then(
-    ({ blocks }) => blocks * 512,
-    () => 0,
-  );
+function ownBlocks(path: string): number {
+  try {
+    return lstatSync(path).blocks * 512;
+  } catch {
+    return 0;
+  }
 }
 
 async function filesystems(ctx: Context, machines: readonly MachineUsage[]): Promise<HostFilesystem[]> {

@@ -33,17 +33,15 @@ async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
   if (disk === undefined) return [];
   const compacted = compactedFile(disk);
   const path = dirname(disk);
-  const [allocated, snapshots, copy] = await Promise.all([
-    actualSize(disk),
-    // A damaged disk can't be written to, and so can't grow.
-    neededBySnapshots(disk).catch(() => 0),
-    exists(compacted),
-  ]);
+  const allocated = actualSize(disk);
+  // A damaged disk can't be written to, and so can't grow.
+  const snapshots = await neededBySnapshots(disk).catch(() => 0);
   const claims: Claim[] = [
     { what: `the disk of ${name}`, path, bound: state.diskBound + snapshots, allocated },
   ];
-  if (copy) claims.push({ ...copyClaim(path, name, allocated), allocated: await actualSize(compacted) });
-  if (state.seed) claims.push({ ...memoryClaim(folder, instance.spec), allocated: await actualSize(memory) });
+  if (exists(compacted))
+    claims.push({ ...copyClaim(path, name, allocated), allocated: actualSize(compacted) });
+  if (state.seed) claims.push({ ...memoryClaim(folder, instance.spec), allocated: actualSize(memory) });
   return claims;
 }
 
@@ -114,7 +112,7 @@ export async function reserveCopy(
   const path = dirname(disk);
   const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
   try {
-    const own = copyClaim(path, name, await actualSize(disk));
+    const own = copyClaim(path, name, actualSize(disk));
     await checkClaims(ctx, [own], { what: own.what, path, free: 0 }, overcommit);
     await claimFile(compactedFile(disk));
   } finally {

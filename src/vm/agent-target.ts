@@ -9,6 +9,6 @@ export function agentTarget(ctx: Context, { name, state }: Instance): AgentTarge
   return {
     name,
     port: state.commandPort ?? 0,
-    secret: async () => ((await readIfExists(agentKey)) ?? '').trim(),
+    secret: () => (readIfExists(agentKey) ?? '').trim(),
   };
 }

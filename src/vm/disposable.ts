@@ -50,7 +50,7 @@ export async function machinesInMemory(
 /** Makes a disposable machine one to keep. */
 export async function disown(ctx: Context, name: InstanceName): Promise<void> {
   await withInstanceLock(ctx, name, async () => {
-    const state = { ...(await readInstance(ctx, name)).state };
+    const state = { ...readInstance(ctx, name).state };
     delete state.owner;
     await writeState(ctx, name, state);
   });

@@ -94,7 +94,7 @@ async function takeIdentity(
 ): Promise<void> {
   const target = {
     ...agentTarget(ctx, { name, spec, state, ...rest }),
-    secret: () => Promise.resolve(warm.agentKey),
+    secret: () => warm.agentKey,
   };
   const facts = await adoptFork(target, adoptionOf({ name, state }, secrets), {
     deadline,

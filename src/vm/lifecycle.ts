@@ -189,7 +189,7 @@ export async function remove(
       });
     }
     // A damaged machine's driver is told by the file that Lima was given.
-    const ofLima = found.instance === undefined && (await exists(ctx.paths.instance(name).lima));
+    const ofLima = found.instance === undefined && exists(ctx.paths.instance(name).lima);
     const driver = ofLima ? driverFor(ctx, { driver: 'lima' }) : driverOf(ctx, found.instance);
     if (adopted) await driver.remove(name);
     else await step(ctx.emit, 'delete', `Deleting ${name}`, () => driver.remove(name));

@@ -65,7 +65,7 @@ async function create(ctx: Context, spec: Spec, state: State): Promise<Instance>
   const { lima: file } = ctx.paths.instance(spec.name);
   await makePrivateFolder(ctx.paths.lima);
   const home = await realpath(ctx.paths.lima);
-  if (await exists(join(home, spec.name))) {
+  if (exists(join(home, spec.name))) {
     throw new Failure('already-exists', `Lima has an instance "${spec.name}" that zfsdev did not make`, {
       hint: `--name gives this one another name; LIMA_HOME=${home} limactl delete ${spec.name} removes that one`,
     });
@@ -137,7 +137,7 @@ async function protect(ctx: Context, { name, state }: Instance, on: boolean): Pr
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {
   const paths = ctx.paths.instance(name);
-  const state = await readState(ctx, name);
+  const state = readState(ctx, name);
   if (state?.limaHome !== undefined && !state.adopted) await removeFromLima(ctx, name, state);
   await rm(paths.control, { force: true });
   await rm(paths.folder, { recursive: true, force: true });
@@ -149,7 +149,7 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
   const { folder, lost } = await lookAtLima(ctx, { name, state });
   if (lost === 'foreign') return;
   if (lost === undefined) {
-    if (await exists(join(folder, 'protected'))) {
+    if (exists(join(folder, 'protected'))) {
       throw new Failure('protected', `"${name}" is protected in Lima`, {
         hint: `LIMA_HOME=${printable([home])} limactl unprotect ${name}`,
       });
@@ -162,8 +162,8 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
 }
 
 /** The state, as far as it can be read: a machine is removed however damaged. */
-async function readState(ctx: Context, name: InstanceName): Promise<State | undefined> {
-  const text = await readIfExists(ctx.paths.instance(name).state);
+function readState(ctx: Context, name: InstanceName): State | undefined {
+  const text = readIfExists(ctx.paths.instance(name).state);
   try {
     return text === undefined ? undefined : parseState(text);
   } catch (error) {

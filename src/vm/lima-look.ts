@@ -48,7 +48,7 @@ export async function lookAtLima(
   const found = await limaInstance(instance.name, folder);
   if (!found) return { folder, disks: [], lost: 'absent', problem: 'Lima no longer has it' };
   const { disks } = found;
-  const text = (await readIfExists(join(folder, 'lima.yaml'))) ?? '';
+  const text = readIfExists(join(folder, 'lima.yaml')) ?? '';
   if (instance.state.adopted === undefined && !text.includes(limaMarker(instance.state)))
     return {
       folder,

@@ -93,7 +93,7 @@ async function startWatched(
     const left = await provisioningWords(ctx, channel).catch(() => undefined);
     if (left) throw provisioningFailed(instance, left);
   } catch (error) {
-    throw await explained(ctx, instance, deadline, error);
+    throw explained(ctx, instance, deadline, error);
   } finally {
     over.abort();
   }
@@ -107,16 +107,11 @@ function provisioningFailed({ name }: Instance, words: string): Failure {
 }
 
 /** Lima's "did not receive an event" is a time that ran out; what the machine said last is worth more than that. */
-async function explained(
-  ctx: Context,
-  instance: Instance,
-  deadline: Deadline,
-  error: unknown,
-): Promise<unknown> {
+function explained(ctx: Context, instance: Instance, deadline: Deadline, error: unknown): unknown {
   if (!(error instanceof Failure) || (error.reason !== 'process' && error.reason !== 'deadline'))
     return error;
   const late = deadline.left() === 0 || error.reason === 'deadline';
-  const log = await readIfExists(join(limaFolder(ctx, instance), 'serial.log'));
+  const log = readIfExists(join(limaFolder(ctx, instance), 'serial.log'));
   const words = lastLines(log ?? '', 15);
   return new Failure(
     late ? 'deadline' : 'process',

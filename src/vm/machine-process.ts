@@ -9,7 +9,7 @@ import { readIfExists } from '../host/files.ts';
  * another process by now; QEMU's own arguments name the pid file, so they are asked.
  */
 export async function findMachine(ctx: Context, pidFile: string): Promise<number | undefined> {
-  const pid = Number((await readIfExists(pidFile))?.trim());
+  const pid = Number(readIfExists(pidFile)?.trim());
   if (!Number.isSafeInteger(pid) || pid < 2) return undefined;
   const args = process.platform === 'linux' ? await argumentsOnLinux(pid) : await argumentsByPs(ctx, pid);
   return args?.includes(pidFile) ? pid : undefined;

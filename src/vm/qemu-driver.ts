@@ -163,5 +163,5 @@ function sshOf(ctx: Context, instance: Instance): Channel {
 }
 
 async function closeChannel(ctx: Context, instance: Instance): Promise<void> {
-  if (await exists(ctx.paths.instance(instance.name).control)) await sshOf(ctx, instance).close();
+  if (exists(ctx.paths.instance(instance.name).control)) await sshOf(ctx, instance).close();
 }

@@ -35,7 +35,7 @@ export async function startMachine(
   try {
     await ready(ctx, running, deadline);
   } catch (error) {
-    if (!(await diedEarlyUnderEmulation(ctx, running, error))) throw error;
+    if (!diedEarlyUnderEmulation(ctx, running, error)) throw error;
     ctx.emit({ type: 'notice', level: 'info', text: 'the emulated kernel died early; trying once more' });
     await killMachine(ctx, paths.pid);
     running = await launch(ctx, running, undo);
@@ -65,13 +65,9 @@ function ready(ctx: Context, { name, spec }: Instance, deadline: Deadline): Prom
  * QEMU 7.2's emulation of x86 with several threads loses a race now and then while the kernel patches its own code in
  * the first seconds: 1 boot of 18 died of it. That is no fault of the machine, so it is worth a second try.
  */
-async function diedEarlyUnderEmulation(
-  ctx: Context,
-  { name, state }: Instance,
-  error: unknown,
-): Promise<boolean> {
+function diedEarlyUnderEmulation(ctx: Context, { name, state }: Instance, error: unknown): boolean {
   if (!(error instanceof Failure) || error.reason !== 'guest' || state.accelerator !== 'tcg') return false;
-  const events = (await readIfExists(ctx.paths.instance(name).events)) ?? '';
+  const events = readIfExists(ctx.paths.instance(name).events) ?? '';
   return !/^(systemd|failed)\b/m.test(events);
 }
 
@@ -107,7 +103,7 @@ export async function launch(
     [paths.events, paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })),
   );
   // The console of the start before stays readable: it may tell why there is another one.
-  if (await exists(paths.console)) await rename(paths.console, paths.formerConsole);
+  if (exists(paths.console)) await rename(paths.console, paths.formerConsole);
   undo.add('the state before the start', () =>
     writeState(ctx, instance.name, { ...instance.state, phase: 'created' }),
   );

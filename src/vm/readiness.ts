@@ -83,7 +83,7 @@ export async function waitUntilReady(
           longest: 100,
         });
       } catch (error) {
-        throw await explain(error, probe, guest);
+        throw explain(error, probe, guest);
       }
     });
   }
@@ -105,13 +105,13 @@ async function check(
 ): Promise<true | undefined> {
   // Asked before the events are read: a machine that ends right after its last event must still be heard.
   const alive = await guest.isAlive();
-  const events = await readEvents(guest.eventLog);
+  const events = readEvents(guest.eventLog);
   const failed = events.find((event) => event.startsWith('failed '));
   if (failed)
     throw new Failure('guest', `the guest "${guest.name}" reports: ${failed.slice('failed '.length)}`);
   if (events.some(probe.passes)) return true;
   // A kernel that panics in an interrupt may stand still instead of ending the machine.
-  if (/Kernel panic/.test(await consoleOf(guest))) {
+  if (/Kernel panic/.test(consoleOf(guest))) {
     throw new Failure('guest', `the kernel of "${guest.name}" panicked`);
   }
   if (!alive) throw new Failure('guest', `the machine "${guest.name}" ended before it was ready`);
@@ -121,8 +121,8 @@ async function check(
 }
 
 /** The guest's events so far; a line that is still being written is left for the next look. */
-async function readEvents(eventLog: string): Promise<string[]> {
-  const text = (await readIfExists(eventLog)) ?? '';
+function readEvents(eventLog: string): string[] {
+  const text = readIfExists(eventLog) ?? '';
   return text
     .slice(0, text.lastIndexOf('\n') + 1)
     .split('\n')
@@ -131,8 +131,8 @@ async function readEvents(eventLog: string): Promise<string[]> {
 }
 
 /** What the console says, as text: the firmware clears a screen that nobody has. */
-async function consoleOf({ consoleLog }: Guest): Promise<string> {
-  const text = (await readIfExists(consoleLog)) ?? '';
+function consoleOf({ consoleLog }: Guest): string {
+  const text = readIfExists(consoleLog) ?? '';
   return stripVTControlCharacters(text).replaceAll(/[\r\u001b]/g, '');
 }
 
@@ -146,9 +146,9 @@ function tellingPart(console: string): string {
   );
 }
 
-async function explain(error: unknown, probe: Probe, guest: Guest): Promise<unknown> {
+function explain(error: unknown, probe: Probe, guest: Guest): unknown {
   if (!(error instanceof Failure) || error.reason === 'interrupted') return error;
-  const tail = tellingPart(await consoleOf(guest));
+  const tail = tellingPart(consoleOf(guest));
   return new Failure(error.reason, error.message, {
     detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
     hint: error.hint ?? probe.hint,

@@ -42,19 +42,19 @@ export async function inspect(
   look: Look = {},
 ): Promise<Inspection | undefined> {
   const paths = ctx.paths.instance(name);
-  if (!(await exists(paths.folder))) return undefined;
-  const isProtected = await exists(paths.protect);
+  if (!exists(paths.folder)) return undefined;
+  const isProtected = exists(paths.protect);
   let instance: Instance | undefined;
   let pid: number | undefined;
   try {
     pid = await findMachine(ctx, paths.pid);
-    instance = await readInstance(ctx, name);
+    instance = readInstance(ctx, name);
     const { phase, driver } = instance.state;
     let lost: string | undefined;
     if (driver === 'lima' && phase !== 'creating') {
       const seen = await lookAtLima(ctx, instance);
       [pid, lost] = [seen.pid, seen.problem];
-    } else if (driver === 'qemu' && !(await exists(paths.disk))) lost = 'its disk is missing';
+    } else if (driver === 'qemu' && !exists(paths.disk)) lost = 'its disk is missing';
     const status = await statusOf(ctx, instance, pid, lost, look);
     const common = { name, instance, protected: isProtected, ...(pid === undefined ? {} : { pid }) };
     return 'reason' in status
@@ -101,9 +101,9 @@ async function statusOf(
 }
 
 /** @throws Failure if a file is missing or damaged. */
-export async function readInstance(ctx: Context, name: InstanceName): Promise<Instance> {
+export function readInstance(ctx: Context, name: InstanceName): Instance {
   const paths = ctx.paths.instance(name);
-  const [spec, state] = await Promise.all([readIfExists(paths.spec), readIfExists(paths.state)]);
+  const [spec, state] = [readIfExists(paths.spec), readIfExists(paths.state)];
   if (spec === undefined) throw new Failure('files', 'its spec.json is missing');
   if (state === undefined) throw new Failure('files', 'its state.json is missing');
   return { name, spec: parseSpec(spec), state: parseState(state) };

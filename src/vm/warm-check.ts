@@ -32,7 +32,7 @@ export async function checkWarm(ctx: Context, warm: WarmManifest): Promise<void>
 async function settleIn(ctx: Context, warm: WarmManifest): Promise<void> {
   const paths = ctx.paths.warmState(warm.key);
   const worth = warm.memory.data.reduce((sum, [, length]) => sum + length, 0);
-  if (process.platform === 'linux' && (await actualSize(paths.memory)) > worth * 1.1) {
+  if (process.platform === 'linux' && actualSize(paths.memory) > worth * 1.1) {
     // Only a matter of space: where the file system can't, all of it stays allocated.
     await ctx
       .run(['fallocate', '--dig-holes', paths.memory], {

@@ -56,7 +56,7 @@ export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey):
       diskBytes: instance.spec.disk,
       diskBound: instance.state.diskBound,
       mac: instance.state.mac,
-      agentKey: ((await readIfExists(paths.agentKey)) ?? '').trim(),
+      agentKey: (readIfExists(paths.agentKey) ?? '').trim(),
       memory,
       devices,
       disk,
@@ -90,7 +90,7 @@ async function settle(ctx: Context, instance: Instance): Promise<void> {
 /** Has the machine adopt itself, so that a fork finds the code for it compiled and in memory. */
 async function rehearse(ctx: Context, instance: Instance, patience: Patience): Promise<void> {
   const target = agentTarget(ctx, instance);
-  const secrets = { hostKey: await newHostKey(ctx, instance.name), agentKey: await target.secret() };
+  const secrets = { hostKey: await newHostKey(ctx, instance.name), agentKey: target.secret() };
   for (let round = 0; round < rehearsals; round += 1)
     await adoptFork(target, adoptionOf(instance, secrets), patience);
 }

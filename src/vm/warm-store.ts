@@ -59,8 +59,8 @@ export function hostCpu(): string {
 /** Looks at one warm state without reading its memory; undefined if there is none. */
 export async function inspectWarm(ctx: Context, key: string): Promise<WarmState | undefined> {
   const paths = ctx.paths.warmState(key);
-  const text = await readIfExists(paths.manifest);
-  const sizes = await Promise.all([paths.memory, paths.devices, paths.disk].map(actualSize));
+  const text = readIfExists(paths.manifest);
+  const sizes = [paths.memory, paths.devices, paths.disk].map(actualSize);
   const actual = sizes.reduce((sum, size) => sum + size, 0);
   if (text === undefined)
     return actual > 0 ? { state: 'broken', key, reason: 'manifest.json is missing', actual } : undefined;

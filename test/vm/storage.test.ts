@@ -43,8 +43,8 @@ async function usage(): Promise<Usage['machines'][number]> {
   return machine;
 }
 
-async function readQcow2(path: string): Promise<Qcow2> {
-  const content = await readDisk(path);
+function readQcow2(path: string): Qcow2 {
+  const content = readDisk(path);
   if (content.kind !== 'qcow2') throw new Error(content.kind);
   return content.qcow2;
 }
@@ -87,12 +87,12 @@ describe('the room that a machine takes', () => {
   it('is less after compact, of the same content, on the same backing file', async () => {
     await guest('echo kept >/testpool/kept && seq 1 4000000 >/root/text && sync && zpool sync');
     expect((await zfsdev('stop', name)).exitCode).toBe(0);
-    const [before, { backing }] = [await actual(), await readQcow2(disk)];
+    const [before, { backing }] = [await actual(), readQcow2(disk)];
     const compact = await zfsdev('compact', name);
     expect(compact.stderr).not.toMatch(/^error:/m);
     expect(compact.exitCode).toBe(0);
     expect(await actual()).toBeLessThan(before - 20 * MiB);
-    expect((await readQcow2(disk)).backing).toBe(backing);
+    expect(readQcow2(disk).backing).toBe(backing);
     expect(img('check', disk)).toContain('No errors');
     expect((await zfsdev('start', name)).exitCode).toBe(0);
     expect(await guest('cat /testpool/kept; tail -n 1 /root/text; zpool status -x')).toBe(
@@ -112,12 +112,12 @@ describe('the room that a machine takes', () => {
     const { disks } = await usage();
     expect(disks[0]?.heldBySnapshotsBytes).toBeGreaterThanOrEqual(8 * MiB);
     expect(disks[0]?.heldBySnapshotsBytes).toBeLessThan(12 * MiB);
-    expect((await readQcow2(disk)).snapshots.map((each) => each.name)).toEqual(['before', 'with']);
+    expect(readQcow2(disk).snapshots.map((each) => each.name)).toEqual(['before', 'with']);
     const refused = await zfsdev('compact', name);
     expect(refused.stderr).toContain('has 2 snapshots, which would be lost');
     expect(refused.exitCode).toBe(4);
     expect((await zfsdev('compact', name, '--drop-snapshots')).exitCode).toBe(0);
-    expect((await readQcow2(disk)).snapshots).toEqual([]);
+    expect(readQcow2(disk).snapshots).toEqual([]);
   });
 
   it.each(['SIGINT', 'SIGKILL'] as const)(

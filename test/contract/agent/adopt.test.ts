@@ -106,7 +106,7 @@ describe('an adoption', () => {
     expect((await failure(askFacts(agent.target, patience()))).data).toMatchObject({
       channel: 'wrong-secret',
     });
-    await askFacts({ ...agent.target, secret: () => Promise.resolve(mine.agentKey) }, patience());
+    await askFacts({ ...agent.target, secret: () => mine.agentKey }, patience());
     expect((await stat(join(agent.root, 'etc/zfsdev/agent.key'))).mode & 0o777).toBe(0o600);
   });
 

@@ -127,7 +127,7 @@ describe('the agent', () => {
     expect((await failure(askFacts(agent.target, patience()))).data).toMatchObject({
       channel: 'wrong-secret',
     });
-    await askFacts({ ...agent.target, secret: () => Promise.resolve(other) }, patience());
+    await askFacts({ ...agent.target, secret: () => other }, patience());
     await rename(`${key}.old`, key);
     await askFacts(agent.target, patience());
   });

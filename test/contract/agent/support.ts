@@ -59,7 +59,7 @@ export async function startTestAgent(
     env: { PATH: `${options.path ?? ''}:${process.env['PATH'] ?? ''}` },
   });
   const port = await listeningPort(agent);
-  const target: AgentTarget = { name: 'zfs-test', port, secret: () => Promise.resolve(secret) };
+  const target: AgentTarget = { name: 'zfs-test', port, secret: () => secret };
   return {
     root,
     port,

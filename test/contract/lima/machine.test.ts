@@ -34,7 +34,7 @@ describe.each(versions)('limactl %s', (version) => {
       'start --timeout=600s m1',
     ]);
     expect(await inspect(ctx, machine)).toMatchObject({ status: 'running', pid });
-    const { state } = await readInstance(ctx, machine);
+    const { state } = readInstance(ctx, machine);
     expect(state).toMatchObject({ driver: 'lima', phase: 'started', limaHome: ctx.paths.lima });
     const yaml = await readFile(join(house.folder, 'lima.yaml'), 'utf8');
     expect(yaml).toContain(`# zfsdev machine ${state.machineId}\n`);
@@ -74,7 +74,7 @@ describe.each(versions)('limactl %s', (version) => {
   it('knows the disks of its layout, the one with the root first', async () => {
     await house.stoppedMachine();
     const ctx = await house.ctx;
-    const { disks } = await machineFiles(ctx, machine, await readInstance(ctx, machine));
+    const { disks } = await machineFiles(ctx, machine, readInstance(ctx, machine));
     expect(disks).toEqual(disksOf[version].map((disk) => join(house.folder, disk)));
   });
 
