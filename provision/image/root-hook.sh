@@ -2,7 +2,7 @@
 # Runtime stage: turns a fresh Debian root into the guest's root file system, and packs it.
 # mmdebstrap calls it with the root as its argument, as root or as root of a user namespace.
 #
-# Reads beside itself: settings.sh (IMAGE_FLAVOUR, SUITE, COMPONENTS, MIRROR, FORMAT_VERSION), root-lib.sh, kernel.tar.gz
+# Reads beside itself: settings.sh (IMAGE_FLAVOUR, SUITE, COMPONENTS, FORMAT_VERSION), root-lib.sh, kernel.tar.gz
 # (kernel-hook.sh), files/ (copied over the root), pool.sh. Leaves there: disk.raw (ext4 straight on the disk), busybox,
 # image.json.
 set -eu

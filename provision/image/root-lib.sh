@@ -7,17 +7,23 @@ install_files() {
   tar -C "$root" --keep-directory-symlink -xzf "$work/kernel.tar.gz" lib/modules
 }
 
-# Takes away what belongs to one machine alone, and sets what all guests share.
+# Takes away what belongs to one machine alone, and sets what all guests share; and $mirror.
 make_anonymous() {
   rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/resolv.conf" "$root/etc/hostname" "$root/etc/hosts" \
     "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
   # Empty rather than absent: without the file, systemd would take each first boot for that of a new installation and
   # enable units again.
   : >"$root/etc/machine-id"
+  mirror=$(mirror_of)
   rm -f "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*
   printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: %s\nSigned-By: %s\n' \
-    "$MIRROR" "$SUITE" "$COMPONENTS" /usr/share/keyrings/debian-archive-keyring.gpg \
+    "$mirror" "$SUITE" "$COMPONENTS" /usr/share/keyrings/debian-archive-keyring.gpg \
     >"$root/etc/apt/sources.list.d/debian.sources"
+}
+
+# Where the packages came from, as mmdebstrap wrote it down: its own choice, or the one it was told.
+mirror_of() {
+  awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^(https?|file):/) { print $i; exit } }' "$root/etc/apt/sources.list"
 }
 
 # The arguments are units; one that is masked is never started.
@@ -50,8 +56,9 @@ describe() {
   . "$work/kernel.sh"
   printf '{\n  "format": %s,\n  "flavour": "%s",\n  "suite": "%s",\n  "debian": "%s",\n  "kernel": "%s",\n' \
     "$FORMAT_VERSION" "$IMAGE_FLAVOUR" "$SUITE" "$(cat "$root/etc/debian_version")" "$KERNEL_VERSION" >"$work/image.json"
-  printf '  "kernelPackage": "%s",\n  "openzfs": "%s",\n  "zfsutils": "%s",\n  "node": "%s"\n}\n' \
-    "$KERNEL_PACKAGE_VERSION" "$OPENZFS_VERSION" "$(version_of zfsutils-linux)" "$(version_of nodejs)" >>"$work/image.json"
+  printf '  "kernelPackage": "%s",\n  "openzfs": "%s",\n  "zfsutils": "%s",\n  "node": "%s",\n  "mirror": "%s"\n}\n' \
+    "$KERNEL_PACKAGE_VERSION" "$OPENZFS_VERSION" "$(version_of zfsutils-linux)" "$(version_of nodejs)" "$mirror" \
+    >>"$work/image.json"
   install -m 0644 "$work/image.json" "$root/etc/zfsdev/image.json"
   chmod 0644 "$work/image.json"
 }

@@ -19,7 +19,7 @@ const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 const stageDeadline = 60 * 60_000;
 
 export interface BuildOptions {
-  /** Address of a Debian mirror; the host's own or the public one if left out. */
+  /** Address of a Debian mirror; the host's own, or the one that mmdebstrap takes, if left out. */
   readonly mirror?: string | undefined;
   /** Builds again although the image is there; newer packages come in. */
   readonly rebuild?: boolean;
@@ -78,7 +78,6 @@ async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: 
       IMAGE_FLAVOUR: recipe.flavour,
       SUITE: recipe.suite,
       COMPONENTS: recipe.components.join(' '),
-      MIRROR: mirror,
       FORMAT_VERSION: String(imageFormat),
       BUILD_PACKAGES: recipe.buildPackages.join(' '),
     });
@@ -159,7 +158,7 @@ async function bootstrap(
       `--customize-hook=${join(work.shared, hook)}`,
       recipe.suite,
       '/dev/null',
-      mirror,
+      ...(mirror === undefined ? [] : [mirror]),
     ],
     {
       effect: 'write',

@@ -1,7 +1,6 @@
 import { Failure } from '../core/errors.ts';
 import { readIfExists } from '../host/files.ts';
 import { lastLines } from '../host/run.ts';
-import { defaultMirror } from './mirror.ts';
 
 interface Cause {
   readonly words: RegExp;
@@ -32,7 +31,7 @@ const causes: readonly Cause[] = [
     words:
       /Could not resolve|Failed to fetch|Unable to fetch|Cannot initiate the connection|Connection (refused|timed out)/i,
     message: "the mirror can't be reached",
-    hint: `check the network, or name another mirror: --mirror ${defaultMirror}`,
+    hint: 'check the network, or name another mirror: --mirror URL',
   },
   {
     words: /Unable to locate package|has no installation candidate/i,

@@ -4,16 +4,13 @@ import type { Context } from '../host/context.ts';
 import { exists, readIfExists } from '../host/files.ts';
 import type { Suite } from './recipe.ts';
 
-/** The public default. */
-export const defaultMirror = 'http://deb.debian.org/debian';
-
 /** One line of `apt-get indextargets`. */
 const targetFormat = '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(ORIGIN)';
 const aptHelper = '/usr/lib/apt/apt-helper';
 
 /**
  * Chooses the Debian mirror and makes sure that it has the suite: the one asked for, else that of the host's own apt
- * configuration if the host is Debian, else the public one.
+ * configuration if the host is Debian. Undefined leaves the choice to mmdebstrap, which knows Debian's public one.
  * @param work a writable folder for the probe's download.
  * @throws Failure `usage` if it is no http(s) or file address, `image` if it can't be reached.
  */
@@ -22,35 +19,33 @@ export async function chooseMirror(
   suite: Suite,
   asked: string | undefined,
   work: string,
-): Promise<string> {
+): Promise<string | undefined> {
   if (asked !== undefined) {
     const mirror = checkMirror(asked);
     await probe(ctx, mirror, suite, work);
     return mirror;
   }
   const own = await hostMirror(ctx);
-  if (own !== undefined && own !== defaultMirror) {
-    try {
-      await probe(ctx, own, suite, work);
-      return own;
-    } catch (error) {
-      if (!(error instanceof Failure) || error.reason === 'interrupted') throw error;
-      ctx.emit({
-        type: 'notice',
-        level: 'info',
-        text: `this host's mirror ${own} has no ${suite}; using ${defaultMirror}`,
-      });
-    }
+  if (own === undefined) return undefined;
+  try {
+    await probe(ctx, own, suite, work);
+    return own;
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reason === 'interrupted') throw error;
+    ctx.emit({
+      type: 'notice',
+      level: 'info',
+      text: `this host's mirror ${own} has no ${suite}; using Debian's public one`,
+    });
+    return undefined;
   }
-  await probe(ctx, defaultMirror, suite, work);
-  return defaultMirror;
 }
 
 /** Accepts what apt and the guest's sources file can take: no spaces, no quotes. */
 export function checkMirror(text: string): string {
   if (/^(https?|file):\/\/[\w.~:/@%+[\]-]+$/.test(text)) return text.replace(/\/+$/, '');
   throw new Failure('usage', `"${text}" is not the address of a Debian mirror`, {
-    hint: `write it like --mirror ${defaultMirror}`,
+    hint: 'write it like --mirror http://mirror.example/debian',
   });
 }
 
@@ -107,7 +102,7 @@ async function probe(ctx: Context, mirror: string, suite: Suite, work: string): 
       throw error;
     throw new Failure('image', `the mirror ${mirror} has no ${suite} for us: ${url} can't be fetched`, {
       ...(error.detail ? { detail: error.detail } : {}),
-      hint: `check the network, or name another mirror: --mirror ${defaultMirror}`,
+      hint: 'check the network, or name another mirror: --mirror URL',
       cause: error,
     });
   }

@@ -16,7 +16,8 @@ export interface Stage {
   readonly ctx: Context;
   readonly recipe: Recipe;
   readonly work: Workplace;
-  readonly mirror: string;
+  /** mmdebstrap's own choice if undefined. */
+  readonly mirror: string | undefined;
   readonly logFile: string;
 }
 
@@ -101,7 +102,7 @@ async function convertDisk({ ctx, recipe, work }: Stage, target: string): Promis
 }
 
 async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile']): Promise<ImageManifest> {
-  const { recipe, work, mirror } = stage;
+  const { recipe, work } = stage;
   const told = JSON.parse(await readFile(join(work.shared, 'image.json'), 'utf8')) as Record<string, unknown>;
   const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node'];
   return {
@@ -112,7 +113,7 @@ async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile'])
     suite: recipe.suite,
     architecture: recipe.architecture,
     createdAt: new Date().toISOString(),
-    mirror,
+    mirror: textOf(told['mirror']),
     kernelFile,
     versions: Object.fromEntries(names.map((name) => [name, textOf(told[name])])),
   };
