@@ -1,9 +1,8 @@
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Failure } from '../../../src/core/errors.ts';
 import { adoptFork, askFacts, type Adoption } from '../../../src/guest/agent-channel.ts';
-import { patience, startTestAgent, type TestAgent } from './support.ts';
+import { failure, patience, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
 let programs: string;
@@ -52,16 +51,6 @@ const adoption = (): Omit<Adoption, 'time'> => ({
 });
 
 const text = (path: string): Promise<string> => readFile(join(agent.root, path), 'utf8');
-
-async function failure(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof Failure) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
-}
 
 describe('an adoption', () => {
   it('makes the machine its own and gives its facts', async () => {

@@ -15,9 +15,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { Failure } from '../../../src/core/errors.ts';
 import type { AgentChannel } from '../../../src/guest/agent-channel.ts';
-import { quick, startTestAgent, type TestAgent } from './support.ts';
+import { failure, quick, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
 let channel: AgentChannel;
@@ -69,16 +68,6 @@ async function expectTree(path: string): Promise<void> {
   const top = await lstat(path);
   expect(top.mode & 0o777).toBe(0o711);
   expect(top.mtimeMs).toBe(1_000_000_000_000);
-}
-
-async function failure(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof Failure) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
 }
 
 // Host and guest are one file system here, so both directions can be held to the same.

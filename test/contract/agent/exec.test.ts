@@ -4,9 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Readable, Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Failure } from '../../../src/core/errors.ts';
 import type { AgentChannel } from '../../../src/guest/agent-channel.ts';
-import { quick, startTestAgent, type TestAgent } from './support.ts';
+import { failure, quick, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
 let channel: AgentChannel;
@@ -18,16 +17,6 @@ beforeAll(async () => {
 afterAll(() => agent.remove());
 
 const sh = (script: string, ...words: string[]): string[] => ['sh', '-c', script, 'sh', ...words];
-
-async function failure(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof Failure) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
-}
 
 /** Waits until a condition holds; the test's own time limit ends it. */
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {

@@ -5,10 +5,9 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { hello, prove } from '../../../src/agent/handshake.ts';
 import { encodeHeader, FrameType } from '../../../src/agent/protocol.ts';
-import { Failure } from '../../../src/core/errors.ts';
 import { askFacts } from '../../../src/guest/agent-channel.ts';
 import { deadlineIn } from '../../../src/host/deadline.ts';
-import { patience, quick, startTestAgent, type TestAgent } from './support.ts';
+import { failure, patience, quick, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
 
@@ -53,16 +52,6 @@ async function converse(secret: string): Promise<{ sent: Buffer; answer: Buffer 
   const proof = prove(Buffer.from(secret, 'hex'), 'host', nonce, agentHello.subarray(4, 20));
   socket.write(Buffer.concat([proof, request]));
   return { sent: Buffer.concat([greeting, proof, request]), answer: (await all).subarray(52) };
-}
-
-async function failure(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof Failure) return error;
-    throw error;
-  }
-  throw new Error('it did not fail');
 }
 
 describe('the agent', () => {

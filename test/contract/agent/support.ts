@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { agentChannel } from '../../../src/guest/agent-channel.ts';
 import type { AgentChannel, AgentChannelTarget, AgentTarget } from '../../../src/guest/agent-channel.ts';
+import { Failure } from '../../../src/core/errors.ts';
 import type { Channel } from '../../../src/guest/channel.ts';
 import { deadlineIn } from '../../../src/host/deadline.ts';
 
@@ -113,3 +114,14 @@ export function patience(milliseconds = 10_000): {
 }
 
 export const quick = { deadline: 30_000, signal: new AbortController().signal };
+
+/** What a promise fails with, which has to be a Failure. */
+export async function failure(promise: Promise<unknown>): Promise<Failure> {
+  try {
+    await promise;
+  } catch (error) {
+    if (error instanceof Failure) return error;
+    throw error;
+  }
+  throw new Error('it did not fail');
+}
