@@ -19,7 +19,17 @@ export type StepId =
   | 'verify'
   | 'clean'
   | 'trim'
-  | 'fork';
+  | 'fork'
+  | 'tools'
+  | 'preflight'
+  | 'source'
+  | 'config'
+  | 'make'
+  | 'modules'
+  | 'zfs'
+  | 'initrd'
+  | 'archive'
+  | 'kernel';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

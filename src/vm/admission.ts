@@ -140,7 +140,8 @@ export async function checkBudget(
   await checkClaims(ctx, own, { what: `"${spec.name}"`, path, free: thresholdOf(spec) }, overcommit);
 }
 
-async function checkClaims(
+/** As `checkBudget`, for anything else that can grow. */
+export async function checkClaims(
   ctx: Context,
   own: readonly Claim[],
   needed: Parameters<typeof admit>[1],

@@ -1,0 +1,71 @@
+import { appendFileSync } from 'node:fs';
+import { step } from '../core/events.ts';
+import type { Context } from '../host/context.ts';
+import type { Deadline } from '../host/deadline.ts';
+import { phases, type Builder, type Phase } from './builder.ts';
+import { explainPhase } from './diagnose.ts';
+import { makeMeter } from './progress.ts';
+
+const titles: Readonly<Record<Phase, string>> = {
+  preflight: 'Looking at tools, disk and memory',
+  source: "Fetching the kernel's source",
+  config: 'Configuring the kernel',
+  make: 'Compiling the kernel',
+  modules: 'Installing the modules',
+  zfs: 'Compiling OpenZFS',
+  initrd: 'Making the initrd',
+  archive: 'Packing the archive',
+};
+
+/** What the phases told: `release`, `archive`, `sha256`, `peak` (KiB) ... */
+export type Facts = ReadonlyMap<string, string>;
+
+export interface PipelineOptions {
+  readonly log: string;
+  readonly deadline: Deadline;
+  /** Without OpenZFS its phase is only a tidying up. */
+  readonly zfs: boolean;
+  /** Each line of the phases, for who wants to see them all. */
+  readonly tell?: ((line: string) => void) | undefined;
+}
+
+/**
+ * Runs all phases in a builder, one after the other; those that are done already only tell again what they told.
+ * @throws Failure `process`, `no-space` with the end of the log and what to do next; `deadline`; `interrupted`.
+ */
+export async function runPhases(ctx: Context, builder: Builder, options: PipelineOptions): Promise<Facts> {
+  const facts = new Map<string, string>();
+  for (const phase of phases) {
+    appendFileSync(options.log, `--- ${phase} (${new Date().toISOString()})\n`);
+    const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
+    await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
+  }
+  return facts;
+}
+
+async function runPhase(
+  ctx: Context,
+  builder: Builder,
+  phase: Phase,
+  facts: Map<string, string>,
+  { log, deadline, tell }: PipelineOptions,
+  progress: (text: string, fraction?: number) => void,
+): Promise<void> {
+  const meter = phase === 'make' ? makeMeter(Number(facts.get('options') ?? 0)) : undefined;
+  let told: string | undefined;
+  const onLine = (line: string): void => {
+    tell?.(line);
+    const fact = /^@ (\S+) (.*)$/.exec(line);
+    if (fact?.[1]) {
+      facts.set(fact[1], fact[2] ?? '');
+      if (fact[1] === 'notice') ctx.emit({ type: 'notice', level: 'info', text: fact[2] ?? '' });
+      return;
+    }
+    if (line.startsWith('! ')) told = line.slice(2);
+    const seen = meter?.take(line);
+    if (seen) progress(seen.text, seen.fraction);
+    else if (phase === 'zfs' && /^(checking|configure:|  CC )/.test(line)) progress(line.trim());
+  };
+  const exitCode = await builder.run(phase, { onLine, deadline: deadline.left(), signal: ctx.signal });
+  if (exitCode !== 0) throw explainPhase(phase, exitCode, told, { log, afterwards: builder.afterwards });
+}
