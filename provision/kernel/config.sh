@@ -51,8 +51,7 @@ merge() {
 }
 
 knows() {
-  find "$BUILD/src" -name 'Kconfig*' -type f -exec grep -qE "^[[:space:]]*(menu)?config[[:space:]]+$1[[:space:]]*\$" {} + \
-    -print | grep -q .
+  grep -rqE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$1[[:space:]]*\$" "$BUILD/src"
 }
 
 # Sets $lost: the options of $1 that are not in the .config as they were asked for, with the reason.

@@ -45,4 +45,37 @@ export function declareKernel(program: Command, perform: Perform): void {
         (await import('../commands/build-kernel.ts')).buildKernel(session, options),
       );
     });
+  declareStore(program, perform);
+}
+
+function declareStore(program: Command, perform: Perform): void {
+  const kernel = program.command('kernel').description('kernels that machines can boot');
+  kernel
+    .command('list')
+    .alias('ls')
+    .description('list all kernels that were taken in')
+    .addOption(json())
+    .action((_: unknown, self: Command) =>
+      perform(self.optsWithGlobals<Options>(), 'steps', async (session) =>
+        (await import('../commands/kernel.ts')).list(session),
+      ),
+    );
+  const words = {
+    add: ['<file>', 'take an archive in, as up --kernel does'],
+    inspect: ['<kernel>', 'tell all about one: its digest, the beginning of that, or its release'],
+    remove: ['<kernel>', 'remove one that no instance boots; its archive stays'],
+  } as const;
+  for (const verb of ['add', 'inspect', 'remove'] as const) {
+    const [argument, description] = words[verb];
+    const command = kernel.command(verb).argument(argument).description(description);
+    if (verb === 'remove') command.alias('rm');
+    if (verb === 'add') command.addOption(overcommit());
+    if (verb !== 'inspect') command.addOption(dryRun());
+    command.addOption(json()).action((word: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('../commands/kernel.ts'))[verb](session, word, options),
+      );
+    });
+  }
 }

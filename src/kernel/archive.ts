@@ -3,10 +3,11 @@ import { basename, dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { makePrivateFolder } from '../host/files.ts';
+import { sha256Of } from '../image/kernel-archive.ts';
+import { parseKernelManifest } from '../image/kernel-store.ts';
 import { flush } from '../image/pack.ts';
 import type { Builder } from './builder.ts';
 import type { Facts } from './pipeline.ts';
-import { sha256Of } from './workfiles.ts';
 
 /** What an archive has at its top. */
 export const members = ['manifest.json', 'SHA256SUMS', 'System.map', 'config', 'initrd', 'vmlinuz'] as const;
@@ -78,6 +79,12 @@ async function verify(ctx: Context, path: string, expected: string): Promise<voi
     deadline: 600_000,
     signal: ctx.signal,
   });
+  const manifest = await ctx.run(['tar', '--zstd', '-xOf', path, 'manifest.json'], {
+    effect: 'read',
+    deadline: 600_000,
+    signal: ctx.signal,
+  });
+  parseKernelManifest(manifest.stdout);
   const present = new Set(stdout.split('\n'));
   const missing = members.filter((member) => !present.has(member));
   if (missing.length > 0)

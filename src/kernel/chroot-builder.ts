@@ -51,7 +51,11 @@ export async function chrootBuilder(
     fetch: (name, target) => copyFile(join(paths.work, 'out', name), target),
     used: () => sizeOf(ctx, paths.folder),
     remove: () => removeAll(ctx, paths.folder),
-    afterwards: [`look at it: ${paths.work}`, `get rid of it: rm -rf ${paths.folder}`],
+    afterwards: [
+      'go on: the same command with --resume',
+      `look at it: ${paths.work}`,
+      `get rid of it: rm -rf ${paths.folder}`,
+    ],
   };
 }
 

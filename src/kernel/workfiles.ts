@@ -1,13 +1,11 @@
 import { constants } from 'node:fs';
 import { chmod, copyFile, cp, mkdir, writeFile } from 'node:fs/promises';
-import { createReadStream } from 'node:fs';
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { GiB } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { findPackageRoot } from '../host/package-root.ts';
+import { sha256Of } from '../image/kernel-archive.ts';
 import { describeConfig, describeSource, type KernelRequest } from './request.ts';
 
 const GB = 10 ** 9;
@@ -19,18 +17,6 @@ const buildTime = 'Thu Jan  1 00:00:00 UTC 2026';
 export function neededSpace({ config }: Pick<KernelRequest, 'config'>): number {
   if (config.kind === 'file') return 11 * GB;
   return { tinyconfig: 3 * GB, defconfig: 6 * GB, 'debian-cloud': 11 * GB }[config.name];
-}
-
-/** The checksum of a file, in hex, without reading it into memory. */
-export async function sha256Of(path: string, signal: AbortSignal): Promise<string> {
-  const hash = createHash('sha256');
-  try {
-    await pipeline(createReadStream(path), hash, { signal });
-  } catch (error) {
-    if (signal.aborted) throw new Failure('interrupted', `interrupted while ${path} was read`);
-    throw new Failure('files', `${path} can't be read: ${messageOf(error)}`, { cause: error });
-  }
-  return hash.digest('hex');
 }
 
 /** A file with a wrong checksum is refused before anything is made. @throws Failure `files` */

@@ -24,6 +24,7 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
     ...boot(machine),
     ...ports(),
     ...disk(machine),
+    ...modules(machine),
     ...network(machine),
     ...entropy(),
     ...serial(machine),
@@ -134,6 +135,17 @@ function disk({ disk: filename }: Machine): string[] {
       'detect-zeroes': 'unmap',
     }),
     ...device({ driver: 'virtio-blk-pci', id: 'blk0', drive: diskNode, serial: 'zfsdev-root' }),
+  ];
+}
+
+/** Known to the guest's init by its serial number, so that the order of disks decides nothing. */
+function modules({ modules: filename }: Machine): string[] {
+  if (filename === undefined) return [];
+  const node = { driver: 'file', 'node-name': 'modules0-file', filename, 'read-only': true };
+  const raw = { driver: 'raw', 'node-name': 'modules0', file: 'modules0-file', 'read-only': true };
+  return [
+    ...['-blockdev', JSON.stringify(node), '-blockdev', JSON.stringify(raw)],
+    ...device({ driver: 'virtio-blk-pci', id: 'blkmodules', drive: 'modules0', serial: 'zfsdev-modules' }),
   ];
 }
 

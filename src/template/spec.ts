@@ -25,6 +25,12 @@ export interface PoolSpec {
   readonly properties: Readonly<Record<string, string>>;
 }
 
+/** A kernel that was taken in (`kernels/<digest>`), and what `uname -r` says under it. */
+export interface KernelChoice {
+  readonly digest: string;
+  readonly release: string;
+}
+
 /** A template after defaults, flags and validation: the only form that the rest of the code sees. */
 export interface Spec {
   /** The template's name (`zfs-test`), or the path of the user's file. */
@@ -40,6 +46,8 @@ export interface Spec {
   readonly disk: Bytes;
   readonly image: { readonly flavour: 'zfs' | 'base'; readonly suite: 'trixie' | 'sid' };
   readonly pool?: PoolSpec;
+  /** A kernel of the user's own instead of the image's; `undefined` for that one. */
+  readonly kernel?: KernelChoice;
   /** The tools of a kernel build are installed; `undefined` is no. */
   readonly buildTools?: boolean;
   readonly worstCase: readonly WorstCasePart[];
@@ -76,6 +84,7 @@ const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
   disk: size,
   image: v.strictObject({ flavour: v.picklist(['zfs', 'base']), suite: v.picklist(['trixie', 'sid']) }),
   pool: v.exactOptional(pool),
+  kernel: v.exactOptional(v.strictObject({ digest: v.string(), release: v.string() })),
   buildTools: v.exactOptional(v.boolean()),
   worstCase: v.array(
     v.strictObject({

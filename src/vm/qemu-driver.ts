@@ -73,7 +73,8 @@ async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
 async function planned(ctx: Context, spec: Spec): Promise<string[]> {
   const image = await findImage(ctx, await recipeOf(spec.image));
   const state: State = { ...newState('qemu'), accelerator: 'tcg' };
-  const machine = machineOf(ctx, { name: spec.name, spec, state }, image?.kernel ?? 'KERNEL');
+  const own = spec.kernel && ctx.paths.kernel(spec.kernel.digest).image;
+  const machine = machineOf(ctx, { name: spec.name, spec, state }, own ?? image?.kernel ?? 'KERNEL');
   const { binary } = await findQemu(ctx, hostArchitecture());
   return [
     image

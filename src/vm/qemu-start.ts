@@ -5,6 +5,7 @@ import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { exists, readIfExists } from '../host/files.ts';
+import { requireKernel } from '../image/kernel-store.ts';
 import { inspectImage, type Image } from '../image/store.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
@@ -151,8 +152,7 @@ async function argvOf(
   restored: Restored | undefined,
 ): Promise<[string, ...string[]]> {
   const { binary } = await findQemu(ctx, hostArchitecture());
-  if (!restored)
-    return [binary, ...planArgv(machineOf(ctx, instance, (await imageOf(ctx, instance)).kernel))];
+  if (!restored) return [binary, ...planArgv(machineOf(ctx, instance, await kernelPath(ctx, instance)))];
   const { memory, image } = restored;
   const machine: Machine = {
     ...machineOf(ctx, instance, image.kernel),
@@ -162,6 +162,12 @@ async function argvOf(
     restores: true,
   };
   return [binary, ...planArgv(machine)];
+}
+
+/** The kernel it boots: its own, or the image's. @throws Failure `image` if either is gone or broken */
+async function kernelPath(ctx: Context, instance: Instance): Promise<string> {
+  const image = await imageOf(ctx, instance);
+  return instance.spec.kernel ? requireKernel(ctx.paths, instance.spec.kernel).image : image.kernel;
 }
 
 /** @throws Failure `image` if it is gone or broken. */
@@ -191,6 +197,7 @@ export function machineOf(ctx: Context, { name, spec, state }: Instance, kernel:
     initrd: paths.initrd,
     commandLine: kernelCommandLine(hostArchitecture()),
     disk: paths.disk,
+    ...(spec.kernel ? { modules: ctx.paths.kernel(spec.kernel.digest).modules } : {}),
     ...(state.seed ? { ram: { kind: 'file', path: paths.memory, shared: true } } : {}),
     mac: state.mac,
     sshPort: state.sshPort ?? 0,
