@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { formatBytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { buildKernel as build, type KernelResult } from '../kernel/build.ts';
 import { describeConfig, describeSource, parseRequest, type RequestOptions } from '../kernel/request.ts';
@@ -8,6 +9,9 @@ import type { GlobalOptions, Session } from './session.ts';
 
 export interface BuildKernelOptions extends GlobalOptions, RequestOptions {
   readonly output?: string;
+  readonly builder?: string;
+  /** True, or `always`: even if the build fails. */
+  readonly deleteAfter?: boolean | string;
   readonly keep?: boolean;
   readonly resume?: boolean;
   readonly overcommit?: boolean;
@@ -21,6 +25,8 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   const { ctx } = session;
   const timeout = parseDuration(options.timeout ?? '24h');
   const request = await parseRequest(options);
+  const builder = options.builder === 'chroot' ? 'chroot' : 'vm';
+  checkDeletion(options);
   const output = resolve(options.output ?? '.');
   if (ctx.dryRun) {
     const text = `build a kernel from ${describeSource(request.source)} with ${describeConfig(request.config)}, and write its archive to ${output}`;
@@ -29,9 +35,13 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   }
   const result = await build(ctx, request, {
     output,
-    keep: options.keep === true,
+    builder,
+    jobsAsked: options.jobs !== undefined,
+    // A root file system is nothing to come back to; a machine is, unless it shall go.
+    keep: options.keep === true || (builder === 'vm' && options.deleteAfter === undefined),
+    keepInterrupted: options.keep === true,
     resume: options.resume === true,
-    deleteAlways: false,
+    deleteAlways: options.deleteAfter === 'always',
     overcommit: options.overcommit === true,
     mirror: options.mirror,
     deadline: deadlineIn(timeout),
@@ -41,8 +51,15 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   await session.answer(document(result, milliseconds), () => text(session, result, milliseconds));
 }
 
-function peakOf({ facts }: KernelResult): number {
-  return Number(facts.get('peak') ?? 0) * 1024;
+/** @throws Failure `usage` */
+function checkDeletion({ deleteAfter, keep }: BuildKernelOptions): void {
+  if (typeof deleteAfter === 'string' && deleteAfter !== 'always') {
+    throw new Failure('usage', `--delete-after=${deleteAfter}: it is "always", or nothing`, {
+      hint: '--delete-after deletes when the archive is safe, --delete-after=always on failure too',
+    });
+  }
+  if (deleteAfter !== undefined && keep)
+    throw new Failure('usage', '--keep and --delete-after exclude each other');
 }
 
 function document(result: KernelResult, milliseconds: number): object {
@@ -54,7 +71,7 @@ function document(result: KernelResult, milliseconds: number): object {
     release: facts.get('release'),
     source: facts.get('source'),
     zfs: facts.get('zfs') ?? null,
-    peakBytes: peakOf(result),
+    peakBytes: result.peak,
     usedBeforeBytes: before,
     usedAfterBytes: after,
     freedBytes: before - after,
@@ -63,14 +80,15 @@ function document(result: KernelResult, milliseconds: number): object {
 }
 
 function text({ paint }: Session, result: KernelResult, milliseconds: number): string {
-  const { path, log, facts, before, after } = result;
+  const { path, log, facts, before, after, left } = result;
   const zfs = facts.get('zfs');
   return [
     `${paint('good', facts.get('release') ?? '')} is built${zfs ? `, with OpenZFS ${zfs}` : ''} ${paint('faint', `(${duration(milliseconds)})`)}`,
     `  archive   ${path}`,
     `  log       ${log}`,
-    `  peak      ${formatBytes(peakOf(result))} while it was built (the sizing guide says 12 to 13 GB)`,
+    `  peak      ${formatBytes(result.peak)} while it was built (the sizing guide says 12 to 13 GB)`,
     `  host      ${formatBytes(before)} before, ${formatBytes(after)} now: ${formatBytes(before - after)} came back`,
+    ...left.map((line) => `  ${line}`),
     '',
   ].join('\n');
 }

@@ -24,6 +24,11 @@ export async function sha256Of(path: string, signal: AbortSignal): Promise<strin
   return hash.digest('hex');
 }
 
+/** tar's own words on a packer that isn't there name no package. @throws Failure `dependency` */
+export async function requireZstd(ctx: Context): Promise<void> {
+  await ctx.run(['zstd', '--version'], { effect: 'read', deadline: 30_000, signal: ctx.signal });
+}
+
 /**
  * Takes the archive of a kernel in: unpacked, each file compared with SHA256SUMS, its modules made a file system of their
  * own. An archive that was taken in before is only looked up. Nothing of it is run.
@@ -45,6 +50,7 @@ export async function takeInKernel(ctx: Context, archive: string): Promise<Kerne
 
 async function takeIn(ctx: Context, archive: string, digest: string): Promise<Kernel> {
   const target = ctx.paths.kernel(digest);
+  await requireZstd(ctx);
   await sweep(ctx);
   return withUndo(async (undo) => {
     const taking = join(ctx.paths.kernels, `.taking-${digest.slice(0, 12)}`);

@@ -1,8 +1,8 @@
-import { copyFile, rename, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
-import { makePrivateFolder } from '../host/files.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
 import { parseKernelManifest } from '../image/kernel-store.ts';
 import { flush } from '../image/pack.ts';
@@ -38,7 +38,6 @@ export async function deliver(
   const part = join(output, `.${name}.part`);
   const delivered = { path, sha256: expected, log: path.replace(/\.tar\.zst$/, '.log') };
   try {
-    await makePrivateFolder(output);
     await builder.fetch(name, part);
     await verify(ctx, part, expected);
     await flush(part);
@@ -46,7 +45,7 @@ export async function deliver(
     await rename(part, path);
     await flush(dirname(path));
   } catch (error) {
-    await rm(part, { force: true });
+    await rm(part, { force: true }).catch(() => undefined);
     if (error instanceof Failure) throw error;
     const full = hasCode(error, 'ENOSPC', 'EDQUOT');
     throw new Failure(full ? 'no-space' : 'files', `${path} can't be written: ${messageOf(error)}`, {
@@ -60,6 +59,23 @@ export async function deliver(
     });
   }
   return delivered;
+}
+
+/**
+ * Makes the folder that the archive will go to, and looks whether anything can be written there: before a build rather than
+ * after it. @throws Failure `files`, `usage`
+ */
+export async function checkOutput(output: string): Promise<void> {
+  try {
+    await mkdir(output, { recursive: true });
+    await access(output, constants.W_OK | constants.X_OK);
+    if (!(await stat(output)).isDirectory()) throw new Error('it is not a folder');
+  } catch (error) {
+    throw new Failure('files', `the archive can't go to ${output}: ${messageOf(error)}`, {
+      hint: 'name another folder with --output',
+      cause: error,
+    });
+  }
 }
 
 /** @throws Failure `files` unless the archive is what was packed, and has in it what it must */

@@ -29,6 +29,8 @@ export interface Builder {
   fetch(name: string, target: string): Promise<void>;
   /** What the place takes on the host now, in bytes. */
   used(): Promise<number>;
+  /** The most that it took there so far, in bytes, where that is not what its own phases tell. */
+  readonly peak?: () => number;
   /** Takes the place away with all that is in it. */
   remove(): Promise<void>;
   /** Lines that say how to look at what is left of a build that failed, and how to get rid of it. */

@@ -1,6 +1,7 @@
 import { copyFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
@@ -39,9 +40,10 @@ export async function chrootBuilder(
     const tools = await ensureToolchain(ctx, 'trixie', options.mirror);
     await withUndo(async (undo) => {
       undo.add('the place', () => removeAll(ctx, paths.folder));
-      await makePrivateFolder(paths.folder);
-      await unpackToolchain(ctx, tools, paths.root);
-      await layOutWork(ctx, paths.work, request, false);
+      await step(ctx.emit, 'disk', 'Making the place to build in', async () => {
+        await unpackToolchain(ctx, tools, paths.root);
+        await layOutWork(ctx, paths.work, request, false);
+      });
     });
   }
   await makePrivateFolder(ctx.paths.compilerCache);
@@ -50,7 +52,7 @@ export async function chrootBuilder(
     run: (phase, how) => run(ctx, paths, phase, how),
     fetch: (name, target) => copyFile(join(paths.work, 'out', name), target),
     used: () => sizeOf(ctx, paths.folder),
-    remove: () => removeAll(ctx, paths.folder),
+    remove: () => step(ctx.emit, 'delete', 'Taking the place away', () => removeAll(ctx, paths.folder)),
     afterwards: [
       'go on: the same command with --resume',
       `look at it: ${paths.work}`,
@@ -134,7 +136,8 @@ async function sizeOf(ctx: Context, folder: string): Promise<number> {
   return Number(stdout.split('\t')[0]);
 }
 
-async function removeAll(ctx: Context, folder: string): Promise<void> {
+/** Removes a build's folder, whatever is in it. */
+export async function removeAll(ctx: Context, folder: string): Promise<void> {
   // Some of Debian's folders are closed even to their owner, which Node's own removal stumbles over.
   await ctx
     .run(['chmod', '-R', 'u+rwX', '--', folder], { effect: 'write', deadline: 600_000, accept: [1] })
