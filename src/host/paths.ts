@@ -49,6 +49,8 @@ export interface BuildPaths {
   readonly root: string;
   /** What is built, and which phases are done. */
   readonly state: string;
+  /** The most that it can take, and what it has. */
+  readonly claim: string;
   readonly log: string;
 }
 
@@ -159,6 +161,7 @@ function buildPaths(folder: string): BuildPaths {
     work: join(folder, 'work'),
     root: join(folder, 'root'),
     state: join(folder, 'state.json'),
+    claim: join(folder, 'claim.json'),
     log: join(folder, 'build.log'),
   };
 }

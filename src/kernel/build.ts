@@ -7,6 +7,7 @@ import type { Deadline } from '../host/deadline.ts';
 import { exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
 import { lock } from '../host/lock.ts';
 import { requireZstd } from '../image/kernel-archive.ts';
+import { buildLock } from '../vm/build-claims.ts';
 import { inspect } from '../vm/store.ts';
 import { checkOutput, deliver, type Delivered } from './archive.ts';
 import type { Builder } from './builder.ts';
@@ -58,7 +59,7 @@ export async function buildKernel(
   options: KernelBuildOptions,
 ): Promise<KernelResult> {
   const id = buildId(request, options.builder);
-  const held = await lock(ctx.paths.lock(`build-${id}`), 'this very kernel');
+  const held = await lock(buildLock(ctx, id), 'this very kernel');
   try {
     await requireZstd(ctx);
     await checkOutput(options.output);
@@ -133,7 +134,7 @@ function makeBuilder(
 ): Promise<Builder> {
   return options.builder === 'vm'
     ? vmBuilder(ctx, id, request, options)
-    : chrootBuilder(ctx, ctx.paths.build(id), request, options);
+    : chrootBuilder(ctx, id, request, options);
 }
 
 async function work(

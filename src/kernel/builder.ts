@@ -31,6 +31,8 @@ export interface Builder {
   used(): Promise<number>;
   /** The most that it took there so far, in bytes, where that is not what its own phases tell. */
   readonly peak?: () => number;
+  /** Told after each phase how much is in the place, in bytes. */
+  readonly grown?: (work: number) => Promise<void>;
   /** Takes the place away with all that is in it. */
   remove(): Promise<void>;
   /** Lines that say how to look at what is left of a build that failed, and how to get rid of it. */

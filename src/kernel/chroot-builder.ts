@@ -5,11 +5,13 @@ import { step } from '../core/events.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
+import { lockWaiting } from '../host/lock.ts';
 import type { BuildPaths } from '../host/paths.ts';
 import { contained } from '../image/build.ts';
 import { ensureToolchain, toolchainSize, unpackToolchain } from '../image/toolchain.ts';
 import { isRoot } from '../image/workplace.ts';
 import { checkClaims } from '../vm/admission.ts';
+import { claimBuild } from '../vm/build-claims.ts';
 import type { Builder, Phase, PhaseOptions } from './builder.ts';
 import type { KernelRequest } from './request.ts';
 import { layOutWork, neededSpace } from './workfiles.ts';
@@ -26,17 +28,18 @@ export interface ChrootOptions {
  */
 export async function chrootBuilder(
   ctx: Context,
-  paths: BuildPaths,
+  id: string,
   request: KernelRequest,
   options: ChrootOptions,
 ): Promise<Builder> {
+  const paths = ctx.paths.build(id);
   if (process.platform !== 'linux') {
     throw new Failure('unsupported', 'a kernel is built in a root file system on Linux only', {
       hint: 'leave --builder out: a machine can do it anywhere',
     });
   }
   if (!exists(paths.state)) {
-    await admit(ctx, paths, request, options.overcommit);
+    await admit(ctx, id, request, options.overcommit);
     const tools = await ensureToolchain(ctx, 'trixie', options.mirror);
     await withUndo(async (undo) => {
       undo.add('the place', () => removeAll(ctx, paths.folder));
@@ -51,6 +54,8 @@ export async function chrootBuilder(
     title: 'a root file system on this host',
     run: (phase, how) => run(ctx, paths, phase, how),
     fetch: (name, target) => copyFile(join(paths.work, 'out', name), target),
+    grown: (work) =>
+      claimBuild(ctx, id, boundOf(request), Math.min(boundOf(request), work + toolchainSize.unpacked)),
     used: () => sizeOf(ctx, paths.folder),
     remove: () => step(ctx.emit, 'delete', 'Taking the place away', () => removeAll(ctx, paths.folder)),
     afterwards: [
@@ -61,19 +66,26 @@ export async function chrootBuilder(
   };
 }
 
-async function admit(
-  ctx: Context,
-  paths: BuildPaths,
-  request: KernelRequest,
-  overcommit: boolean,
-): Promise<void> {
+/** Check and reservation happen under one lock, as for machines. */
+async function admit(ctx: Context, id: string, request: KernelRequest, overcommit: boolean): Promise<void> {
+  const path = ctx.paths.build(id).folder;
   const what = 'the kernel build';
-  const claim = (name: string, path: string, bound: number) => ({ what: name, path, bound, allocated: 0 });
+  const claim = (name: string, bound: number) => ({ what: name, path, bound, allocated: 0 });
   const own = [
-    claim(what, paths.folder, neededSpace(request)),
-    claim('its compiler and tools', paths.folder, toolchainSize.packed + toolchainSize.unpacked),
+    claim(what, neededSpace(request)),
+    claim('its compiler and tools', toolchainSize.packed + toolchainSize.unpacked),
   ];
-  await checkClaims(ctx, own, { what, path: paths.folder, free: 0 }, overcommit);
+  const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
+  try {
+    await checkClaims(ctx, own, { what, path, free: 0 }, overcommit);
+    await claimBuild(ctx, id, boundOf(request), 0);
+  } finally {
+    await held.release();
+  }
+}
+
+function boundOf(request: KernelRequest): number {
+  return neededSpace(request) + toolchainSize.unpacked;
 }
 
 /** As the root of a namespace a user is root to the files that are their own, and to nothing else. */

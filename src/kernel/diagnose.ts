@@ -46,12 +46,30 @@ const causes: readonly Cause[] = [
   },
 ];
 
+/** Where the log is, and what can be done with what is left. */
+export interface Place {
+  readonly log: string;
+  readonly afterwards: readonly string[];
+}
+
+/** A phase whose end is unknown: the place was lost, or the time ran out. What is left of it is told as well. */
+export function explainLoss(phase: Phase, error: unknown, { log, afterwards }: Place): unknown {
+  if (!(error instanceof Failure)) return error;
+  const { reason, message, hint, data, detail } = error;
+  return new Failure(reason, `the build ended in the phase ${phase}: ${message}`, {
+    detail: [...(detail ? [detail, ''] : []), `the whole log: ${log}`].join('\n'),
+    hint: [...(hint ? [hint] : []), ...afterwards].join('\n'),
+    data: { ...data, phase, log },
+    cause: error,
+  });
+}
+
 /** Turns a phase that failed into a Failure with its reason, the end of the log, where the log is, and what to do next. */
 export function explainPhase(
   phase: Phase,
   exitCode: number,
   told: string | undefined,
-  { log, afterwards }: { readonly log: string; readonly afterwards: readonly string[] },
+  { log, afterwards }: Place,
 ): Failure {
   const text = readIfExists(log) ?? '';
   const end = lastLines(text, 30);

@@ -3,8 +3,11 @@ import { step } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { phases, type Builder, type Phase } from './builder.ts';
-import { explainPhase } from './diagnose.ts';
+import { explainLoss, explainPhase } from './diagnose.ts';
 import { makeMeter } from './progress.ts';
+
+/** Milliseconds between two words on how far a phase is: a make has hundreds of lines a second. */
+const showEvery = 500;
 
 const titles: Readonly<Record<Phase, string>> = {
   preflight: 'Looking at tools, disk and memory',
@@ -53,6 +56,12 @@ async function runPhase(
 ): Promise<void> {
   const meter = phase === 'make' ? makeMeter(Number(facts.get('options') ?? 0)) : undefined;
   let told: string | undefined;
+  let shown = 0;
+  const show = (text: string, fraction?: number): void => {
+    if (performance.now() - shown < showEvery) return;
+    shown = performance.now();
+    progress(text, fraction);
+  };
   const onLine = (line: string): void => {
     tell?.(line);
     const fact = /^@ (\S+) (.*)$/.exec(line);
@@ -63,9 +72,16 @@ async function runPhase(
     }
     if (line.startsWith('! ')) told = line.slice(2);
     const seen = meter?.take(line);
-    if (seen) progress(seen.text, seen.fraction);
-    else if (phase === 'zfs' && /^(checking|configure:|  CC )/.test(line)) progress(line.trim());
+    if (seen) show(seen.text, seen.fraction);
+    else if (phase === 'zfs' && /^(checking|configure:|  CC )/.test(line)) show(line.trim());
   };
-  const exitCode = await builder.run(phase, { onLine, deadline: deadline.left(), signal: ctx.signal });
-  if (exitCode !== 0) throw explainPhase(phase, exitCode, told, { log, afterwards: builder.afterwards });
+  const place = { log, afterwards: builder.afterwards };
+  const exitCode = await builder
+    .run(phase, { onLine, deadline: deadline.left(), signal: ctx.signal })
+    .catch((error: unknown) => {
+      throw ctx.signal.aborted ? error : explainLoss(phase, error, place);
+    });
+  const peak = facts.get('peak');
+  if (peak !== undefined) await builder.grown?.(Number(peak) * 1024);
+  if (exitCode !== 0) throw explainPhase(phase, exitCode, told, place);
 }

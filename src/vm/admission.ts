@@ -10,16 +10,17 @@ import { compactedFile } from '../host/paths.ts';
 import type { ProcessIdentity } from '../host/process-identity.ts';
 import { neededBySnapshots } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
+import { buildClaims } from './build-claims.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
 import { mainDisk } from './machine-files.ts';
 import { inspect, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
-/** How far every instance that is there can still grow, its snapshots and temporary copies included. */
+/** How far every instance that is there, and every kernel that is being built, can still grow, its snapshots and temporary copies included. */
 export async function instanceClaims(ctx: Context): Promise<Claim[]> {
   const claims = await Promise.all((await instanceNames(ctx)).map((name) => claimsOf(ctx, name)));
-  return claims.flat();
+  return [...claims.flat(), ...(await buildClaims(ctx))];
 }
 
 async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {

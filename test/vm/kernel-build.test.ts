@@ -206,6 +206,52 @@ describe('a build that fails', () => {
   });
 });
 
+describe('a kernel built in a machine', () => {
+  it('comes out as it does elsewhere, and the machine and its bytes are gone', async () => {
+    const source = await tinyKernel(join(folder, 'tiny'));
+    const words = [
+      'build-kernel',
+      '--source',
+      source,
+      '--output',
+      output,
+      ...common,
+      '--delete-after',
+      '--json',
+    ];
+    const result = await zfsdev(...words);
+    expect(result).toMatchObject({ exitCode: 0 });
+    const answer = JSON.parse(result.stdout.split('\n').at(-1) ?? '') as Record<string, unknown>;
+    expect(answer).toMatchObject({ release: '6.99.0-test', usedAfterBytes: 0 });
+    expect((await readdir(output)).sort()).toEqual(['kernel-6.99.0-test.log', archive]);
+    expect(JSON.parse((await zfsdev('list', '--json')).stdout)).toMatchObject({ instances: [] });
+    expect(await builds()).toEqual([]);
+  });
+
+  it('that is killed in mid-build stays for a look, and goes on', async () => {
+    const source = await tinyKernel(join(folder, 'tiny'), { endless: true });
+    const words = ['build-kernel', '--source', source, '--output', output, ...common];
+    const build = zfsdev.begin(...words);
+    await build.until('Compiling the kernel');
+    const { instances } = JSON.parse((await zfsdev('list', '--json')).stdout) as {
+      instances: { name: string }[];
+    };
+    const name = instances[0]?.name ?? '';
+    expect(name).toMatch(/^kernel-build-/);
+    try {
+      const pid = Number(await readFile(join(zfsdev.home, 'instances', name, 'qemu.pid'), 'utf8'));
+      process.kill(pid, 'SIGKILL');
+      const result = await build.result;
+      expectFailure(result, /lost|closed|ended/i);
+      expect(result.stderr).toContain(`zfsdev delete --force ${name}`);
+      expect(result.stderr).toContain('--resume');
+      expectFailure(await zfsdev(...words), /has an earlier build of this kernel/, 4);
+    } finally {
+      await zfsdev('delete', '--force', name);
+    }
+  });
+});
+
 describe('a build that is ended', () => {
   it('by Ctrl-C leaves nothing, and exits 130', async () => {
     const build = zfsdev.begin(...words(await source({ endless: true })));
