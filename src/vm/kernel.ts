@@ -76,7 +76,8 @@ export async function kernelUsers(ctx: Context): Promise<Map<string, string[]>> 
   return groupKernelUsers(await wholeInstances(ctx));
 }
 
-function groupKernelUsers(instances: readonly Instance[]): Map<string, string[]> {
+/** As `kernelUsers`, of what is known already. */
+export function groupKernelUsers(instances: readonly Instance[]): Map<string, string[]> {
   const users = new Map<string, string[]>();
   for (const { name, spec } of instances)
     if (spec.kernel) users.set(spec.kernel.digest, [...(users.get(spec.kernel.digest) ?? []), name]);
