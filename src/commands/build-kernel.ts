@@ -29,7 +29,10 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   checkDeletion(options);
   const output = resolve(options.output ?? '.');
   if (ctx.dryRun) {
-    const text = `build a kernel from ${describeSource(request.source)} with ${describeConfig(request.config)}, and write its archive to ${output}`;
+    const where =
+      builder === 'vm' ? 'in a machine of the template kernel-build' : 'in a root file system on this host';
+    const what = `build a kernel from ${describeSource(request.source)} with ${describeConfig(request.config)}`;
+    const text = `${what}, ${where}, and write its archive to ${output}`;
     ctx.emit({ type: 'would', text });
     return;
   }
