@@ -7,7 +7,7 @@ import type { Context } from '../host/context.ts';
 import { deadlineIn } from '../host/deadline.ts';
 import { connectionLost, ReaderGone, refused, runOver } from './agent-command.ts';
 import { connectAgent, interrupted, type AgentTarget, type Patience } from './agent-connect.ts';
-import { agentCopy, type RunInGuest } from './agent-copy.ts';
+import type { RunInGuest } from './agent-copy.ts';
 import type { Channel, ExecOptions, ExecResult } from './channel.ts';
 
 export type { AgentTarget, Patience } from './agent-connect.ts';
@@ -76,7 +76,9 @@ export function agentChannel(ctx: Pick<Context, 'env'>, target: AgentChannelTarg
         throw error;
       }
     },
-    ...agentCopy(ctx, name, run),
+    // Read only when something is copied: it brings what starts processes on the host.
+    copyIn: async (...what) => (await import('./agent-copy.ts')).copyIn(ctx, name, run, ...what),
+    copyOut: async (...what) => (await import('./agent-copy.ts')).copyOut(ctx, name, run, ...what),
     close: () => fallback.close(),
   };
 }
