@@ -33,7 +33,7 @@ export interface AgentChannel extends Channel {
   exec(argv: readonly string[], options: AgentExecOptions): Promise<ExecResult>;
 }
 
-/** The most that `exec` collects of one stream, as in host/run.ts. */
+/** The most that `exec` collects of one stream, as in host/process.ts. */
 const maxOutput = 64 * 1024 * 1024;
 /** Milliseconds a command has to end after Ctrl-C before it is hung up on. */
 const interruptGrace = 5_000;
@@ -139,7 +139,7 @@ function stdinOf(input: string | Uint8Array | undefined): { stdin?: Readable } {
   return { stdin: Readable.from([typeof input === 'string' ? Buffer.from(input) : Buffer.from(input)]) };
 }
 
-/** Keeps what is written, up to a limit; its text comes without the last line feed, as host/run.ts gives it. */
+/** Keeps what is written, up to a limit; its text comes without the last line feed, as host/process.ts gives it. */
 function collector(argv: readonly string[]): { stream: Writable; text: () => string } {
   const chunks: Buffer[] = [];
   let size = 0;
