@@ -14,6 +14,7 @@ import { printable } from '../host/run.ts';
 import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
+import type { LimaVersion } from '../lima/version.ts';
 import { renderLima } from '../lima/yaml.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
@@ -31,10 +32,15 @@ const socketName = 'ssh.sock.0123456789abcdef';
  * machine has no way in, and no instance that the user made is ever in reach.
  */
 export function limaDriver(ctx: Context): Driver {
+  let asked: Promise<LimaVersion> | undefined;
+  const version = (): Promise<LimaVersion> => (asked ??= requireLimactl(ctx, ctx.paths.lima));
   return {
-    check: (spec) => check(ctx, spec),
+    check: async (spec) => {
+      checkSockets(ctx, spec);
+      await version();
+    },
     claims: (spec) => Promise.resolve([claim(ctx, spec)]),
-    create: (spec, state) => create(ctx, spec, state),
+    create: async (spec, state) => create(ctx, spec, state, await version()),
     start: (instance, undo, deadline) =>
       startLima(ctx, instance, channelOf(ctx, instance, { sudo: true }), undo, deadline),
     stop: (instance, options) => stop(ctx, instance, options),
@@ -49,19 +55,18 @@ export function limaDriver(ctx: Context): Driver {
   };
 }
 
-async function check(ctx: Context, spec: Spec): Promise<void> {
+function checkSockets(ctx: Context, spec: Spec): void {
   const paths = ctx.paths.instance(spec.name);
   checkSocketPath(join(ctx.paths.lima, spec.name, socketName));
   // The longer of the two that `channelOf` has; ssh appends as much.
   checkSocketPath(`${paths.control}.sudo.0123456789abcdef`);
-  await requireLimactl(ctx, ctx.paths.lima);
 }
 
 function claim(ctx: Context, { name, disk }: Spec): Claim {
   return { what: `the disk of ${name}`, path: ctx.paths.lima, bound: limaDiskBound(disk), allocated: 0 };
 }
 
-async function create(ctx: Context, spec: Spec, state: State): Promise<Instance> {
+async function create(ctx: Context, spec: Spec, state: State, limaVersion: LimaVersion): Promise<Instance> {
   const { lima: file } = ctx.paths.instance(spec.name);
   await makePrivateFolder(ctx.paths.lima);
   const home = await realpath(ctx.paths.lima);
@@ -75,7 +80,7 @@ async function create(ctx: Context, spec: Spec, state: State): Promise<Instance>
   await writeState(ctx, spec.name, placed);
   const image = await localImage(ctx, spec);
   const extras = { marker: limaMarker(placed), ...(image === undefined ? {} : { image }) };
-  await writeFileAtomically(file, await renderLima(spec, extras));
+  await writeFileAtomically(file, await renderLima(spec, { limaVersion, extras }));
   const env = await limaEnvironment(ctx);
   await step(
     ctx.emit,

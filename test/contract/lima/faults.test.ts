@@ -142,7 +142,8 @@ describe('a limactl that is no help', () => {
   });
 
   it.each([
-    ['limactl version 1.0.7\n', 'limactl 1.0.7 is too old: 1.1.0 or later is needed'],
+    ['limactl version 0.23.2\n', 'limactl 0.23.2 is too old: 1.0.0 or later is needed'],
+    ['limactl version 1.0.0-rc.1\n', 'limactl 1.0.0-rc.1 is too old: 1.0.0 or later is needed'],
     ['limactl version HEAD\n', 'limactl does not tell its version: limactl version HEAD'],
   ])('has the wrong version: %s', async (stdout, message) => {
     const ctx = await house.play({ limactl: [await house.lima(['--version'], undefined, { stdout })] });
