@@ -15,7 +15,6 @@ import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
 import type { LimaVersion } from '../lima/version.ts';
-import { renderLima } from '../lima/yaml.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
 import type { Instance } from './instance.ts';
@@ -80,6 +79,8 @@ async function create(ctx: Context, spec: Spec, state: State, limaVersion: LimaV
   await writeState(ctx, spec.name, placed);
   const image = await localImage(ctx, spec);
   const extras = { marker: limaMarker(placed), ...(image === undefined ? {} : { image }) };
+  // Read only where a machine is made: looking at machines needs no YAML.
+  const { renderLima } = await import('../lima/yaml.ts');
   await writeFileAtomically(file, await renderLima(spec, { limaVersion, extras }));
   const env = await limaEnvironment(ctx);
   await step(
