@@ -42,6 +42,9 @@ export async function limactl(
   }
 }
 
+const noImage =
+  'is there a network? Run the same command again: Lima begins anew\n(on Linux zfsdev image build --flavour cloud makes an image that need not be downloaded)';
+
 /** Of Linux's packagers few have it. */
 function missing(failure: Failure): Failure {
   return new Failure('dependency', failure.message, {
@@ -73,6 +76,7 @@ function inItsOwnWords(verb: string, failure: Failure): Failure {
   const detail = before.map((message) => message?.msg ?? '').join('\n');
   return new Failure('process', `limactl ${verb} failed: ${fatal ?? failure.message}`, {
     ...(fatal === undefined ? { detail: failure.detail ?? '' } : detail ? { detail } : {}),
+    ...(fatal?.includes('failed to download') ? { hint: noImage } : {}),
     cause: failure,
   });
 }

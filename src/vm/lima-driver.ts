@@ -160,7 +160,12 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
         hint: `LIMA_HOME=${printable([home])} limactl unprotect ${name}`,
       });
     }
-    await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
+    try {
+      await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
+    } catch (error) {
+      // Up to 2.0 it deletes the machine, and then fails because of a folder beside it that is none.
+      if (await exists(folder)) throw error;
+    }
     return;
   }
   // Without a lima.yaml it is what an interrupted creation left, which limactl itself can't delete.

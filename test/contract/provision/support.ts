@@ -85,11 +85,7 @@ export class ScriptHouse {
   async #settle(): Promise<void> {
     const fakes = this.#fakes;
     this.#fakes = undefined;
-    try {
-      await fakes?.verify();
-    } finally {
-      await fakes?.remove();
-    }
+    await fakes?.settle();
   }
 }
 
