@@ -164,7 +164,7 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
       await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
     } catch (error) {
       // Up to 2.0 it deletes the machine, and then fails because of a folder beside it that is none.
-      if (await exists(folder)) throw error;
+      if (exists(folder)) throw error;
     }
     return;
   }
