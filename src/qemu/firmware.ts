@@ -72,13 +72,18 @@ export function parseDescriptor(text: string, architecture: Architecture): UefiF
 /**
  * Finds a UEFI firmware, by the descriptors that every packager puts beside it: in the order of their names, those of the
  * host's administrator first.
+ * @param root where the system's own files begin, for tests.
  * @throws Failure `dependency` with the command that installs one
  */
-export async function findUefi(ctx: Pick<Context, 'env'>, architecture: Architecture): Promise<UefiFirmware> {
-  for (const text of await descriptors(ctx, architecture)) {
+export async function findUefi(
+  ctx: Pick<Context, 'env'>,
+  architecture: Architecture,
+  root = '/',
+): Promise<UefiFirmware> {
+  for (const text of await descriptors(ctx, architecture, root)) {
     const found = parseDescriptor(text, architecture);
     const files = found ? [found.code, ...(found.variables ? [found.variables] : [])] : [];
-    const present = await Promise.all(files.map(({ path }) => exists(path)));
+    const present = await Promise.all(files.map(({ path }) => exists(join(root, path))));
     if (found && present.every(Boolean)) return found;
   }
   const install = installCommand(uefiThing(architecture));
@@ -100,12 +105,16 @@ export function uefiThing(architecture: Architecture): string {
 }
 
 /** Texts of all descriptors; one of a later folder is hidden by its namesake in an earlier one. */
-async function descriptors(ctx: Pick<Context, 'env'>, architecture: Architecture): Promise<string[]> {
+async function descriptors(
+  ctx: Pick<Context, 'env'>,
+  architecture: Architecture,
+  root: string,
+): Promise<string[]> {
   const binary = await findOnPath(ctx.env, `qemu-system-${architecture}`);
   const folders = [
-    '/etc/qemu/firmware',
+    join(root, 'etc/qemu/firmware'),
     ...(binary === undefined ? [] : [join(dirname(dirname(binary)), 'share/qemu/firmware')]),
-    '/usr/share/qemu/firmware',
+    join(root, 'usr/share/qemu/firmware'),
   ];
   const byName = new Map<string, string>();
   for (const folder of folders) {
