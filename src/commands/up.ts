@@ -2,6 +2,7 @@ import { Failure } from '../core/errors.ts';
 import { parseName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { resolveSpec, type ResolveFlags } from '../template/resolve.ts';
+import { isCloudImage } from '../template/spec.ts';
 import { reap } from '../vm/disposable.ts';
 import { plannedUp } from '../vm/dry-run.ts';
 import type { Instance } from '../vm/instance.ts';
@@ -47,24 +48,25 @@ export async function up(
     deadline: () => deadlineIn(timeout),
     overcommit: options.overcommit === true,
   };
-  if (options.installDeps) {
-    const { installDependencies } = await import('../doctor/fix.ts');
-    await installDependencies(session, { yes: options.yes === true });
-  }
   const flags = resolveFlags(options);
   const present =
     target !== undefined && Object.keys(flags).length === 0
       ? await presentInstance(session, target)
       : undefined;
+  const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
+  if (options.installDeps) {
+    const { installDependencies } = await import('../doctor/fix.ts');
+    const needed = isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : [];
+    await installDependencies(session, { yes: options.yes === true, needed });
+  }
   if (ctx.dryRun) {
-    const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
     for (const text of await plannedUp(ctx, spec, present !== undefined)) ctx.emit({ type: 'would', text });
     return;
   }
   await reap(ctx);
   const result = present
     ? await start(ctx, present.name, how)
-    : await bringUp(ctx, await resolveSpec(target ?? 'zfs-test', flags), {
+    : await bringUp(ctx, spec, {
         ...how,
         cold: options.cold === true,
         ...(options.mirror === undefined ? {} : { mirror: options.mirror }),

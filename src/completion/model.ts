@@ -51,6 +51,7 @@ const kindOfArgument: Readonly<Record<string, Kind>> = {
   template: 'template',
   digest: 'image',
   path: 'place',
+  location: 'file',
   shell: { words: shells },
 };
 

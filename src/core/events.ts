@@ -11,6 +11,7 @@ export type StepId =
   | 'boot'
   | 'pool'
   | 'channel'
+  | 'provision'
   | 'stop'
   | 'delete'
   | 'copy'

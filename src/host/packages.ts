@@ -10,6 +10,9 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   mke2fs: { apt: 'e2fsprogs', brew: 'e2fsprogs' },
   newuidmap: { apt: 'uidmap' },
   limactl: { brew: 'lima' },
+  // Firmware of guests, which is no program; Homebrew's QEMU brings it along.
+  'uefi-x86_64': { apt: 'ovmf', brew: 'qemu' },
+  'uefi-aarch64': { apt: 'qemu-efi-aarch64', brew: 'qemu' },
 };
 
 /** The command that installs a missing program on this platform, or undefined if no package is known. */

@@ -15,6 +15,9 @@ export interface InstancePaths {
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
+  /** What cloud-init is told, for a machine of a cloud image; and the variables of its firmware. */
+  readonly seed: string;
+  readonly variables: string;
   /** What Lima was given, for a machine of its driver. */
   readonly lima: string;
   readonly console: string;
@@ -94,6 +97,8 @@ function instancePaths(folder: string): InstancePaths {
     disk: join(folder, 'disk.qcow2'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
+    seed: join(folder, 'seed.iso'),
+    variables: join(folder, 'uefi-vars'),
     lima: join(folder, 'lima.yaml'),
     console: join(folder, 'console.log'),
     formerConsole: join(folder, 'console.log.1'),

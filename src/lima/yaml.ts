@@ -2,7 +2,7 @@ import { Document, isMap, isScalar, type Pair, type Scalar, visit } from 'yaml';
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import { worstCaseTotal, type Spec } from '../template/spec.ts';
-import { ubuntuMinimal, type LimaImage } from './images.ts';
+import { imagesOf } from './images.ts';
 import { probesOf } from './probes.ts';
 import { readProvisionScripts, type ProvisionScript } from './provision.ts';
 import { limaHas, oldestLima, type LimaVersion } from './version.ts';
@@ -63,7 +63,7 @@ export function renderLimaYaml(
     cpus: spec.cpus,
     memory: exactBytes(spec.memory),
     disk: exactBytes(spec.disk),
-    images: extras?.image === undefined ? ubuntuMinimal : [localImage(extras.image), ...ubuntuMinimal],
+    images: imagesOf(spec, extras?.image),
     mounts: [],
     containerd: { system: false, user: false },
     plain: true,
@@ -90,10 +90,6 @@ chmod 0700 /root/.ssh
 cat /home/*/.ssh/authorized_keys >/root/.ssh/authorized_keys
 chmod 0600 /root/.ssh/authorized_keys
 `;
-
-function localImage(location: string): LimaImage {
-  return { location, arch: process.arch === 'arm64' ? 'aarch64' : 'x86_64' };
-}
 
 /** An entry of `provision` that puts the pool's settings where `pool.sh` looks for them, at each boot anew. */
 function poolSettings(conf: string, hasData: boolean): object {

@@ -129,6 +129,16 @@ export async function checkStart(ctx: Context, name: InstanceName, overcommit: b
   await checkClaims(ctx, [], { what: `running "${name}"`, path, free: 0 }, overcommit);
 }
 
+/** Whether something beside the instances fits, too. @throws Failure `no-space`, unless `overcommit` */
+export async function checkSpace(
+  ctx: Context,
+  own: readonly Claim[],
+  what: string,
+  overcommit: boolean,
+): Promise<void> {
+  await checkClaims(ctx, own, { what, path: ctx.paths.images, free: 0 }, overcommit);
+}
+
 /** @throws Failure `no-space`, unless `overcommit`: then a warning says what is at risk. */
 export async function checkBudget(
   ctx: Context,

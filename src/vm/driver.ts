@@ -12,6 +12,8 @@ import type { WarmManifest } from './warm-store.ts';
 export interface CreateOptions {
   /** Debian mirror for an image that must be built first. */
   readonly mirror?: string;
+  /** Go on although an image that must be pulled first might not fit. */
+  readonly overcommit?: boolean;
 }
 
 export interface StopOptions {

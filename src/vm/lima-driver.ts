@@ -15,7 +15,7 @@ import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
 import type { LimaVersion } from '../lima/version.ts';
-import type { Spec } from '../template/spec.ts';
+import { isCloudImage, type Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
 import type { Instance } from './instance.ts';
 import { limaDiskBound, limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
@@ -104,8 +104,9 @@ async function create(ctx: Context, spec: Spec, state: State, limaVersion: LimaV
 }
 
 /** The cloud image that was built on this host, if there is one: Lima then downloads nothing. */
-async function localImage(ctx: Context, { image: { flavour, suite } }: Spec): Promise<string | undefined> {
-  if (flavour !== 'zfs') return undefined;
+async function localImage(ctx: Context, { image }: Spec): Promise<string | undefined> {
+  if (isCloudImage(image) || image.flavour !== 'zfs') return undefined;
+  const { suite } = image;
   try {
     return (await findImage(ctx, await recipeOf({ flavour: 'cloud', suite })))?.disk;
   } catch (error) {

@@ -13,6 +13,7 @@ import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { hostArchitecture } from '../qemu/binary.ts';
 import type { Instance } from './instance.ts';
 import { limaFolder, lookAtLima } from './lima-look.ts';
+import { provisioningFailed } from './provisioning.ts';
 import type { State } from './state.ts';
 import { writeState } from './store.ts';
 
@@ -107,13 +108,6 @@ async function startWatched(
   } finally {
     over.abort();
   }
-}
-
-function provisioningFailed({ name }: Instance, words: string): Failure {
-  return new Failure('guest', `the provisioning of "${name}" failed`, {
-    detail: words,
-    hint: 'mend the script, then run the same command again',
-  });
 }
 
 /** Lima's "did not receive an event" is a time that ran out; what the machine said last is worth more than that. */
