@@ -26,6 +26,7 @@ import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import { agentTarget } from './agent-target.ts';
+import { qemuSnapshots } from './qemu-snapshot.ts';
 import { machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -49,6 +50,7 @@ export function qemuDriver(ctx: Context): Driver {
     planned: (spec) => planned(ctx, spec),
     fork: (spec, state, warm, undo, deadline) => forkMachine(ctx, spec, state, warm, undo, deadline),
     saveWarm: (instance, key) => saveWarm(ctx, instance, key),
+    snapshots: qemuSnapshots(ctx),
   };
 }
 
