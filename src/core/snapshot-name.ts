@@ -21,7 +21,7 @@ export function parseSnapshotName(text: string): SnapshotName {
   if (size > longest)
     throw refuse(`it has ${size} bytes`, `a qcow2 stores at most ${longest} bytes of a name`);
   if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(text))
-    throw refuse('it has signs that can not be printed', 'leave them out');
+    throw refuse("it has characters that can't be printed", 'leave them out');
   if (text.trim() !== text)
     throw refuse('it begins or ends with a space', `for instance ${shown(text.trim())}`);
   if (/^[1-9]\d{0,6}$/.test(text))

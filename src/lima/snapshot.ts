@@ -17,16 +17,15 @@ export async function limaSnapshot(
   instance: string,
   tag: string,
 ): Promise<void> {
-  const said: string[] = [];
-  await limactl(ctx, home, ['snapshot', verb, instance, '--tag', tag], {
+  const { stderr } = await limactl(ctx, home, ['snapshot', verb, instance, '--tag', tag], {
     effect: 'write',
     deadline,
     signal: ctx.signal,
-    onMessage: (message) => said.push(message),
   });
-  const trouble = said.map((message) => /^output: (.+)/s.exec(message)?.[1]).find(Boolean);
-  if (trouble !== undefined)
-    throw new Failure('process', `limactl snapshot ${verb} failed: ${trouble.trim()}`, {
-      data: { verb, tag },
-    });
+  // This one of its commands logs as text, whatever form it is told to log in.
+  const trouble = /\bmsg"?[=:]\s*"output: ((?:[^"\\]|\\.)+)"/.exec(stderr)?.[1];
+  if (trouble !== undefined) {
+    const words = trouble.replaceAll('\\r', '').replaceAll('\\n', ' ').trim();
+    throw new Failure('process', `limactl snapshot ${verb} failed: ${words}`, { data: { verb, tag } });
+  }
 }

@@ -24,7 +24,8 @@ export interface Watch {
 
 /** For an answer that comes when it comes: somebody else watches. A day, as timers don't know much more. */
 const unlimited = 24 * 3_600_000;
-let jobs = 0;
+/** One at a time: whoever asks holds the machine's lock. */
+const id = 'zfsdev-snapshot';
 
 /**
  * Has QEMU save or restore memory and disks, or delete a snapshot, and waits until its job says how that went. QEMU
@@ -40,8 +41,6 @@ export async function runSnapshotJob(
 ): Promise<void> {
   if (watch.signal.aborted) throw new Failure('interrupted', `interrupted before ${kind}`);
   await dismissOld(qmp);
-  jobs += 1;
-  const id = `zfsdev-${process.pid}-${jobs}`;
   const common = { 'job-id': id, tag, devices };
   const options = { deadline: unlimited };
   const cancel = (): void => void qmp.execute('job-cancel', { id }, options).catch(() => undefined);
@@ -50,7 +49,7 @@ export async function runSnapshotJob(
   const carryOut = async (): Promise<void> => {
     if (kind === 'snapshot-delete') await qmp.execute(kind, common, options);
     else await qmp.execute(kind, { ...common, vmstate }, options);
-    await concluded(qmp, id, kind);
+    await concluded(qmp, kind);
   };
   try {
     await Promise.race([carryOut(), stall.failure]);
@@ -62,7 +61,7 @@ export async function runSnapshotJob(
 }
 
 /** Waits for the end of a job, which is the only place where a failure of it shows. */
-async function concluded(qmp: Qmp, id: string, kind: string): Promise<void> {
+async function concluded(qmp: Qmp, kind: string): Promise<void> {
   for (let pause = 5; ; pause = Math.min(pause * 1.5, 200)) {
     const job = (await qmp.execute('query-jobs', undefined, { deadline: unlimited })).find(
       (one) => one.id === id,
@@ -82,8 +81,8 @@ async function concluded(qmp: Qmp, id: string, kind: string): Promise<void> {
 /** A zfsdev that was killed can't have dismissed its job, which QEMU keeps until somebody does. */
 async function dismissOld(qmp: Qmp): Promise<void> {
   const left = await qmp.execute('query-jobs');
-  for (const { id, type, status } of left)
-    if (type.startsWith('snapshot-') && status === 'concluded') await qmp.execute('job-dismiss', { id });
+  for (const job of left)
+    if (job.id === id && job.status === 'concluded') await qmp.execute('job-dismiss', { id });
 }
 
 function stalled(

@@ -38,6 +38,8 @@ export async function takeLive(
       if (memory) await saveMemory(ctx, qmp, machine, name);
       else await snapshotDisks(qmp, disks, name);
     } catch (error) {
+      // It stood still all the same. A guest that can't be told now has other troubles.
+      if (memory) await awakened(calmed(ctx), instance, deadlineIn(20_000)).catch(() => undefined);
       throw isFull(error) ? noRoom(error) : error;
     }
     await requireListed(qmp, disks, name, memory);
@@ -118,7 +120,7 @@ export async function restoreLive(
   deadline: Deadline,
 ): Promise<Instance> {
   const { instance } = machine;
-  const calm: Context = { ...ctx, signal: new AbortController().signal };
+  const calm = calmed(ctx);
   await withQmp(calm, instance, async (qmp) => {
     // By itself QEMU would have the guest go on at once where the load succeeds, and not at all where it fails.
     await qmp.execute('stop');
@@ -132,6 +134,11 @@ export async function restoreLive(
   });
   await settle(calm, instance, snapshot.name, deadline);
   return instance;
+}
+
+/** For what must come to its end, whoever interrupts. */
+function calmed(ctx: Context): Context {
+  return { ...ctx, signal: new AbortController().signal };
 }
 
 /** Neither its memory nor, perhaps, its disks are what they were: it must not run on. */
@@ -257,7 +264,8 @@ function isFull(error: unknown): error is Failure {
 
 async function withQmp<T>(ctx: Context, { name }: Instance, work: (qmp: Qmp) => Promise<T>): Promise<T> {
   const { qmp: socket } = ctx.paths.instance(name);
-  const qmp = await connectQmp(socket, { deadline: deadlineIn(60_000), signal: ctx.signal });
+  // A zfsdev that was killed may have left it a job that takes minutes, during which it greets nobody.
+  const qmp = await connectQmp(socket, { deadline: deadlineIn(stall), signal: ctx.signal });
   try {
     return await work(qmp);
   } finally {
