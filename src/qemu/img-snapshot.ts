@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import * as v from 'valibot';
 import { bytes, type Bytes } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
@@ -11,6 +12,24 @@ import { optionString } from './option-string.ts';
 /** Snapshots take as long as their tables are large: seconds for terabytes, and longer on a slow disk. */
 const patience = { deadline: 3_600_000, orphanSignal: 'TERM' } as const;
 
+/** A process that was killed holds its files until all of its memory is gone: seconds, on a busy host. */
+const lockPatience = 15_000;
+
+/** Runs a qemu-img that wants the disk for itself, once whoever is just ending has let go of it. */
+async function change(ctx: Context, args: readonly string[], accept: readonly number[] = []): Promise<void> {
+  const deadline = deadlineIn(lockPatience);
+  for (;;) {
+    try {
+      await img(ctx, 'write', args, { ...patience, accept });
+      return;
+    } catch (error) {
+      const locked = error instanceof Failure && /Failed to get .* lock/.test(error.detail ?? '');
+      if (!locked || deadline.left() === 0) throw error;
+      await delay(100, undefined, { signal: ctx.signal }).catch(() => undefined);
+    }
+  }
+}
+
 /** A disk whose freed clusters the host gets back, as a running machine has it. */
 function withDiscard(path: string): string[] {
   const image = { discard: 'unmap', 'file.driver': 'file', 'file.filename': path, 'file.discard': 'unmap' };
@@ -19,22 +38,22 @@ function withDiscard(path: string): string[] {
 
 /** Takes a snapshot of a disk that nobody uses; a second one of the same name is another one. */
 export async function createSnapshot(ctx: Context, path: string, name: string): Promise<void> {
-  await img(ctx, 'write', ['snapshot', '-q', '-c', name, path], patience);
+  await change(ctx, ['snapshot', '-q', '-c', name, path]);
 }
 
 /** Takes a disk that nobody uses back to a snapshot, by its id: a name may be another one's id, and is looked up second. */
 export async function applySnapshot(ctx: Context, path: string, id: string): Promise<void> {
-  await img(ctx, 'write', ['snapshot', '-q', '-a', id, ...withDiscard(path)], patience);
+  await change(ctx, ['snapshot', '-q', '-a', id, ...withDiscard(path)]);
 }
 
 /** Deletes the oldest snapshot of this name from a disk that nobody uses. qemu-img looks only for names here. */
 export async function deleteSnapshot(ctx: Context, path: string, name: string): Promise<void> {
-  await img(ctx, 'write', ['snapshot', '-q', '-d', name, ...withDiscard(path)], patience);
+  await change(ctx, ['snapshot', '-q', '-d', name, ...withDiscard(path)]);
 }
 
 /** Frees clusters of a disk that nobody uses that belong to nothing: what a QEMU that was killed left behind. */
 export async function repairLeaks(ctx: Context, path: string): Promise<void> {
-  await img(ctx, 'write', ['check', '-q', '-r', 'leaks', ...withDiscard(path)], { ...patience, accept: [3] });
+  await change(ctx, ['check', '-q', '-r', 'leaks', ...withDiscard(path)], [3]);
 }
 
 /** One snapshot in a disk file. */

@@ -26,7 +26,7 @@ import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import { agentTarget } from './agent-target.ts';
-import { qemuSnapshots } from './qemu-snapshot.ts';
+import { giveBackMemory, qemuSnapshots } from './qemu-snapshot.ts';
 import { machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -132,6 +132,8 @@ async function stop(ctx: Context, instance: Instance, { force, deadline }: StopO
     await killMachine(ctx, paths.pid);
   }
   await Promise.all([paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })));
+  // It is stopped, whatever its disk is like.
+  await giveBackMemory(ctx, paths.disk).catch(() => undefined);
 }
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {

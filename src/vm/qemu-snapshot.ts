@@ -3,6 +3,7 @@ import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { applySnapshot, createSnapshot, deleteSnapshot, repairLeaks } from '../qemu/img-snapshot.ts';
+import { clearMemoryLeft } from '../qemu/qcow2-snapshots.ts';
 import type { Instance } from './instance.ts';
 import { findMachine } from './machine-process.ts';
 import { checkLiveRestore, dropLive, restoreLive, restoreStopped, takeLive } from './qemu-snapshot-live.ts';
@@ -57,7 +58,13 @@ async function dropOffline(ctx: Context, { disks }: SnapshotMachine, name: strin
   for (const { path } of disks) {
     for (let left = await countOf(path, name); left > 0; left -= 1)
       await onDisk(path, () => deleteSnapshot(ctx, path, name));
+    await giveBackMemory(ctx, path);
   }
+}
+
+/** Gives back the room of memory that QEMU has left in a disk that nobody uses. */
+export async function giveBackMemory(ctx: Context, path: string): Promise<void> {
+  if (await clearMemoryLeft(path)) await repairLeaks(ctx, path);
 }
 
 async function countOf(path: string, name: string): Promise<number> {

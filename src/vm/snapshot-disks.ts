@@ -119,13 +119,9 @@ zfsdev snapshot export saves a snapshot that can still be read`,
 
 /** The host's disk was full in the middle of it. */
 export function noRoom(cause: Failure): Failure {
-  return new Failure(
-    'no-space',
-    "the host's disk was full before the snapshot was whole; nothing of it stays",
-    {
-      ...(cause.detail === undefined ? {} : { detail: cause.detail }),
-      hint: 'zfsdev usage tells what takes the room; zfsdev snapshot delete, zfsdev warm prune and zfsdev image prune give it back',
-      cause,
-    },
-  );
+  return new Failure('no-space', "the host's disk was full before the snapshot was whole; there is none", {
+    ...(cause.detail === undefined ? {} : { detail: cause.detail }),
+    hint: 'zfsdev usage tells what takes the room; zfsdev snapshot delete, zfsdev warm prune and zfsdev image prune give it back',
+    cause,
+  });
 }

@@ -47,8 +47,9 @@ export async function readSnapshots(
   ]);
   const byName = new Map<string, SnapshotPart[]>();
   for (const { name: disk, table } of tables) {
-    for (const { id, name, date, memory } of table?.snapshots ?? [])
-      byName.set(name, [{ disk, id, date, memory }, ...(byName.get(name) ?? [])]);
+    // A table has the oldest first.
+    for (const { id, name, date, memory } of (table?.snapshots ?? []).toReversed())
+      byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
   }
   return [...byName]
     .map(([name, parts]) => snapshotOf(name, parts, entries, disks))

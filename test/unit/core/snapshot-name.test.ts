@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { parseSnapshotName } from '../../../src/core/snapshot-name.ts';
-import { Failure } from '../../../src/core/errors.ts';
+import type { Failure } from '../../../src/core/errors.ts';
 
 it.each([
   'is',
