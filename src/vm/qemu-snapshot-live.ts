@@ -40,7 +40,7 @@ export async function takeLive(
     } catch (error) {
       // It stood still all the same. A guest that can't be told now has other troubles.
       if (memory) await awakened(calmed(ctx), instance, deadlineIn(20_000)).catch(() => undefined);
-      throw isFull(error) ? noRoom(error) : error;
+      throw isFull(error) ? noRoom(error, memory) : error;
     }
     await requireListed(qmp, disks, name, memory);
     if (!memory) return undefined;

@@ -117,11 +117,13 @@ zfsdev snapshot export saves a snapshot that can still be read`,
   });
 }
 
-/** The host's disk was full in the middle of it. */
-export function noRoom(cause: Failure): Failure {
+/** The host's disk was full in the middle of it. Memory that was written by then stays as long as the machine runs. */
+export function noRoom(cause: Failure, memory = false): Failure {
   return new Failure('no-space', "the host's disk was full before the snapshot was whole; there is none", {
     ...(cause.detail === undefined ? {} : { detail: cause.detail }),
-    hint: 'zfsdev usage tells what takes the room; zfsdev snapshot delete, zfsdev warm prune and zfsdev image prune give it back',
+    hint: `zfsdev usage tells what takes the room; zfsdev snapshot delete, zfsdev warm prune and zfsdev image prune give it back${
+      memory ? '\nso does stopping this machine, as what was written of its memory goes then' : ''
+    }`,
     cause,
   });
 }
