@@ -4,6 +4,7 @@ import { declareHost } from './cli/host.ts';
 import { declareImage } from './cli/image.ts';
 import { declareLifecycle } from './cli/lifecycle.ts';
 import type { Perform } from './cli/options.ts';
+import { declareSnapshot } from './cli/snapshot.ts';
 import { declareStorage } from './cli/storage.ts';
 import { declareWarm } from './cli/warm.ts';
 
@@ -37,6 +38,7 @@ Try:
   declareGuest(program, perform);
   declareImage(program, perform);
   declareWarm(program, perform);
+  declareSnapshot(program, perform);
   declareStorage(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);

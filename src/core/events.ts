@@ -20,7 +20,11 @@ export type StepId =
   | 'verify'
   | 'clean'
   | 'trim'
-  | 'fork';
+  | 'fork'
+  | 'sync'
+  | 'snapshot'
+  | 'revert'
+  | 'export';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

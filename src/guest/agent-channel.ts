@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { Readable, Writable } from 'node:stream';
 import { FrameType, ProtocolError } from '../agent/protocol.ts';
@@ -95,6 +96,15 @@ export async function adoptFork(
 ): Promise<GuestFacts> {
   // The time is taken when the connection stands: waiting for it must not make the guest's clock late.
   return ask(target, () => ({ kind: 'adopt', ...adoption, time: Date.now() }), patience);
+}
+
+/**
+ * Sets the clock of a machine that stood still to this host's, and gives it new random numbers; the answer also tells that
+ * its agent works. @throws Failure as `adoptFork`
+ */
+export async function awakenGuest(target: AgentTarget, patience: Patience): Promise<GuestFacts> {
+  const entropy = randomBytes(64).toString('hex');
+  return ask(target, () => ({ kind: 'awaken', entropy, time: Date.now() }), patience);
 }
 
 /** Uptime, pools, load, memory and disk of a guest, without a process in it. @throws Failure as `adoptFork` */

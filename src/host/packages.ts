@@ -3,6 +3,7 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   'qemu-system-x86_64': { apt: 'qemu-system-x86', brew: 'qemu' },
   'qemu-system-aarch64': { apt: 'qemu-system-arm', brew: 'qemu' },
   'qemu-img': { apt: 'qemu-utils', brew: 'qemu' },
+  'qemu-nbd': { apt: 'qemu-utils', brew: 'qemu' },
   ssh: { apt: 'openssh-client' },
   scp: { apt: 'openssh-client' },
   'ssh-keygen': { apt: 'openssh-client' },

@@ -31,6 +31,12 @@ export interface InstancePaths {
   readonly control: string;
   readonly protect: string;
   readonly agentKey: string;
+  /** What is known of its snapshots beyond what its disks tell. */
+  readonly snapshots: string;
+  /** How far a snapshot that is being taken may let the disks grow; of whoever holds the instance's lock. */
+  readonly snapshotClaim: string;
+  /** Where a snapshot is served while its export is compared with it. */
+  readonly nbd: string;
 }
 
 /** Every file name inside the folder of one warm state. */
@@ -110,6 +116,9 @@ function instancePaths(folder: string): InstancePaths {
     control: join(folder, 'ssh.sock'),
     protect: join(folder, 'protected'),
     agentKey: join(folder, 'agent.key'),
+    snapshots: join(folder, 'snapshots.json'),
+    snapshotClaim: join(folder, 'snapshot.claim'),
+    nbd: join(folder, 'nbd.sock'),
   };
 }
 

@@ -103,6 +103,8 @@ const listing = v.object({
   cpus: v.number(),
   memory: v.number(),
   disk: v.number(),
+  /** `qemu`, `vz` ... */
+  vmType: v.optional(v.string()),
 });
 
 /** What `limactl list --json` tells of an instance; sizes in bytes, `disk` as configured. */

@@ -251,8 +251,9 @@ function monitor({ qmpSocket }: Machine): string[] {
 }
 
 /** `-S`: whoever restores looks first whether what was read is whole, and then says `cont`. */
-function restore({ restores }: Machine): string[] {
-  return restores ? ['-incoming', 'defer', '-S'] : [];
+function restore({ restores, paused }: Machine): string[] {
+  if (restores) return ['-incoming', 'defer', '-S'];
+  return paused ? ['-S'] : [];
 }
 
 /**

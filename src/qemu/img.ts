@@ -210,7 +210,7 @@ export async function check(ctx: Context, path: string): Promise<CheckResult> {
 }
 
 /** Hours for a disk of hundreds of gigabytes, read or written in full; an interrupt ends it sooner. */
-const wholeDiskDeadline = 6 * 3_600_000;
+export const wholeDiskDeadline = 6 * 3_600_000;
 
 /**
  * Writes what a qcow2 stores, and no more, compressed into an empty file (whose mode stays) that will stand on the same
@@ -280,12 +280,12 @@ async function comparePart(ctx: Context, a: string, b: string, part: Part): Prom
 
 const deadline = 120_000;
 
-/** Every path is absolute: one without a slash before a colon would be taken for a protocol. */
-async function img(
+/** Runs qemu-img. Every path is absolute: one without a slash before a colon would be taken for a protocol. */
+export async function img(
   ctx: Context,
   effect: 'read' | 'write',
   args: readonly string[],
-  options: Partial<Pick<RunOptions, 'accept' | 'deadline' | 'orphanSignal'>> = {},
+  options: Partial<Pick<RunOptions, 'accept' | 'deadline' | 'orphanSignal' | 'onLine'>> = {},
 ): Promise<string> {
   const { stdout } = await ctx.run(['qemu-img', ...args], {
     effect,
@@ -296,7 +296,7 @@ async function img(
   return stdout;
 }
 
-async function askJson<T>(
+export async function askJson<T>(
   ctx: Context,
   args: readonly string[],
   schema: v.GenericSchema<unknown, T>,

@@ -57,6 +57,8 @@ export interface Machine {
   readonly ram?: Ram;
   /** Waits to be told by QMP what saved state to take over, and stands still afterwards, instead of booting. */
   readonly restores?: boolean;
+  /** Stands still before its first instruction, to be told what to run. */
+  readonly paused?: boolean;
 }
 
 /** The port the agent listens on in the guest (zfsdev-agent.service). */

@@ -28,6 +28,7 @@ import { pullImage, wantedImage } from './pull.ts';
 import { qemuDriver, sshOf } from './qemu-driver.ts';
 import { firmwareBoot, guestOf, machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
+import type { SnapshotMachine } from './snapshot-driver.ts';
 import { writeState } from './store.ts';
 
 /**
@@ -54,7 +55,21 @@ export function cloudDriver(ctx: Context): Driver {
       );
     },
     planned: (spec) => planned(ctx, spec),
+    snapshots: { ...qemu.snapshots, checkTake },
   };
+}
+
+/** Only zfsdev's own images have the agent, by which a guest gets its time and random numbers after a load. */
+function checkTake(
+  { instance: { name } }: SnapshotMachine,
+  snapshot: string,
+  memory: boolean,
+): Promise<void> {
+  if (!memory) return Promise.resolve();
+  const command = printable(['zfsdev', 'snapshot', 'create', name, snapshot, '--live']);
+  throw new Failure('unsupported', `"${name}" boots from a cloud image, whose memory can't be saved`, {
+    hint: `of its disks alone, while it runs: ${command}`,
+  });
 }
 
 function imageOf({ image }: Spec): CloudImageSpec {

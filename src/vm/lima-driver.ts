@@ -19,6 +19,7 @@ import { isCloudImage, type Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
 import type { Instance } from './instance.ts';
 import { limaDiskBound, limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
+import { limaSnapshots } from './lima-snapshot.ts';
 import { limaEnvironment, startLima } from './lima-start.ts';
 import { parseState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -46,6 +47,7 @@ export function limaDriver(ctx: Context): Driver {
     remove: (name) => remove(ctx, name),
     channel: (instance, streams) => channelOf(ctx, instance, { streams }),
     protect: (instance, on) => protect(ctx, instance, on),
+    snapshots: limaSnapshots(ctx, (instance) => channelOf(ctx, instance)),
     planned: (spec) =>
       Promise.resolve([
         `write ${ctx.paths.instance(spec.name).lima}`,

@@ -26,6 +26,7 @@ import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import { agentTarget } from './agent-target.ts';
+import { giveBackMemory, qemuSnapshots } from './qemu-snapshot.ts';
 import { kernelBoot, machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -56,6 +57,7 @@ export function qemuDriver(ctx: Context): QemuDriver {
     fork: (spec, state, warm, undo, deadline) => forkMachine(ctx, spec, state, warm, undo, deadline),
     saveWarm: (instance, key) => saveWarm(ctx, instance, key),
     closeChannel: (instance) => closeChannel(ctx, instance),
+    snapshots: qemuSnapshots(ctx),
   };
 }
 
@@ -139,6 +141,8 @@ async function stop(ctx: Context, instance: Instance, { force, deadline }: StopO
     await killMachine(ctx, paths.pid);
   }
   await Promise.all([paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })));
+  // It is stopped, whatever its disk is like.
+  await giveBackMemory(ctx, paths.disk).catch(() => undefined);
 }
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {

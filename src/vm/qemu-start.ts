@@ -96,12 +96,12 @@ export interface Restored {
   readonly image: Image;
 }
 
-/** Starts QEMU in the background; one that is restored waits for its saved state. */
+/** Starts QEMU in the background; one that is restored waits for its saved state, and `paused` for whatever it is told. */
 export async function launch(
   ctx: Context,
   instance: Instance,
   undo: UndoStack,
-  restored?: Restored,
+  restored?: Restored | 'paused',
 ): Promise<Instance> {
   const paths = ctx.paths.instance(instance.name);
   await Promise.all(
@@ -153,10 +153,13 @@ function atStart(error: unknown, name: InstanceName): unknown {
 async function argvOf(
   ctx: Context,
   instance: Instance,
-  restored: Restored | undefined,
+  restored: Restored | 'paused' | undefined,
 ): Promise<[string, ...string[]]> {
   const { binary } = await findQemu(ctx, hostArchitecture());
-  if (!restored) return [binary, ...planArgv(machineOf(ctx, instance, await bootOf(ctx, instance)))];
+  if (restored === undefined || restored === 'paused') {
+    const booting = machineOf(ctx, instance, await bootOf(ctx, instance));
+    return [binary, ...planArgv({ ...booting, paused: restored === 'paused' })];
+  }
   const { memory, image } = restored;
   const machine: Machine = {
     // Never run, as the kernel is in the saved memory; its own initrd is still being written.
