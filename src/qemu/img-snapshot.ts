@@ -6,6 +6,7 @@ import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { deadlineIn, poll } from '../host/deadline.ts';
 import { exists } from '../host/files.ts';
+import { sameContent } from './compare.ts';
 import { askJson, img, wholeDiskDeadline } from './img.ts';
 import { optionString } from './option-string.ts';
 
@@ -149,17 +150,7 @@ export async function sameAsSnapshot(
       signal: ctx.signal,
     });
     if (failed !== undefined) throw failed;
-    const { exitCode } = await ctx.run(
-      ['qemu-img', 'compare', '-q', '-f', 'raw', '-F', 'qcow2', nbd(socket), copy],
-      {
-        effect: 'read',
-        deadline: wholeDiskDeadline,
-        signal: ctx.signal,
-        orphanSignal: 'KILL',
-        accept: [1],
-      },
-    );
-    return exitCode === 0;
+    return await sameContent(ctx, ['-f', 'raw', '-F', 'qcow2', nbd(socket), copy]);
   } catch (error) {
     if (failed !== undefined && error !== failed && error instanceof Failure && error.reason === 'process')
       throw new Failure('process', `${error.message} (${messageOf(failed)})`, { cause: error });

@@ -1,5 +1,4 @@
 import { realpath, rm } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, dirname, relative } from 'node:path';
 import * as v from 'valibot';
 import { bytes, type Bytes } from '../core/bytes.ts';
@@ -234,48 +233,6 @@ export async function compactTo(ctx: Context, disk: string, target: string): Pro
     ],
     { deadline: wholeDiskDeadline, orphanSignal: 'KILL' },
   );
-}
-
-/**
- * True if a guest would read the same from both, which are of one virtual size in bytes. Comparing takes one processor, so
- * that parts of the disk are compared beside each other.
- */
-export async function compare(ctx: Context, a: string, b: string, virtual: number): Promise<boolean> {
-  const count = Math.max(1, Math.min(mostParts, availableParallelism(), Math.floor(virtual / leastPart)));
-  const size = Math.ceil(virtual / count / sector) * sector;
-  const parts = Array.from({ length: count }, (_, i) => ({
-    offset: i * size,
-    size: Math.min(size, virtual - i * size),
-  }));
-  // All have ended before anything is said of one: nothing goes on reading behind its owner's back.
-  const found = await Promise.allSettled(parts.map((part) => comparePart(ctx, a, b, part)));
-  return found.every((each) => {
-    if (each.status === 'rejected') throw each.reason;
-    return each.value;
-  });
-}
-
-const mostParts = 4;
-const leastPart = 256 * 2 ** 20;
-const sector = 512;
-
-interface Part {
-  /** Bytes, in whole sectors. */
-  readonly offset: number;
-  readonly size: number;
-}
-
-async function comparePart(ctx: Context, a: string, b: string, part: Part): Promise<boolean> {
-  const partOf = (filename: string): string =>
-    `json:${JSON.stringify({ driver: 'raw', ...part, file: { driver: 'qcow2', file: { driver: 'file', filename } } })}`;
-  const { exitCode } = await ctx.run(['qemu-img', 'compare', '-q', partOf(a), partOf(b)], {
-    effect: 'read',
-    deadline: wholeDiskDeadline,
-    signal: ctx.signal,
-    orphanSignal: 'KILL',
-    accept: [1],
-  });
-  return exitCode === 0;
 }
 
 const deadline = 120_000;

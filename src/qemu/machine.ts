@@ -61,6 +61,16 @@ export interface Machine {
   readonly paused?: boolean;
 }
 
+/** No place for any of a machine's files: what is left tells whether saved memory fits it. */
+export const nowhere = {
+  disk: '',
+  qmpSocket: '',
+  agentSocket: '',
+  consoleLog: '',
+  eventLog: '',
+  pidFile: '',
+} as const satisfies Partial<Machine>;
+
 /** The port the agent listens on in the guest (zfsdev-agent.service). */
 export const agentGuestPort = 1023;
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { planArgv } from '../qemu/argv.ts';
+import { nowhere } from '../qemu/machine.ts';
 import type { Instance } from './instance.ts';
 import { kernelBoot, machineOf } from './qemu-start.ts';
 import type { SavedMachine } from './snapshot-record.ts';
@@ -10,18 +11,7 @@ import { hostCpu } from './warm-store.ts';
 /** What saved memory needs to go on: written down when it is saved, and compared before it is loaded. */
 export function savedMachine(ctx: Context, instance: Instance, qemu: string): SavedMachine {
   const accelerator = instance.state.accelerator ?? 'tcg';
-  const nowhere = {
-    ...{
-      disk: '',
-      qmpSocket: '',
-      agentSocket: '',
-      consoleLog: '',
-      eventLog: '',
-      pidFile: '',
-    },
-    ...{ sshPort: 0, commandPort: 0 },
-  };
-  const machine = { ...machineOf(ctx, instance, kernelBoot('', '')), ...nowhere };
+  const machine = { ...machineOf(ctx, instance, kernelBoot('', '')), ...nowhere, sshPort: 0, commandPort: 0 };
   // The same wherever it lies in memory: a saved state fits both.
   const devices = planArgv({ ...machine, ram: { kind: 'own' } });
   return {

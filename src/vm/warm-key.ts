@@ -8,7 +8,7 @@ import { recipeOf } from '../image/recipe.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { fingerprint, findQemu, hostArchitecture } from '../qemu/binary.ts';
-import { kernelCommandLine, type Accelerator } from '../qemu/machine.ts';
+import { kernelCommandLine, type Accelerator, nowhere } from '../qemu/machine.ts';
 import { builtImage, type Spec } from '../template/spec.ts';
 import { digestOf, hostCpu, warmFormat } from './warm-store.ts';
 
@@ -46,14 +46,7 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
     sshPort: 0,
     commandPort: 0,
     mac: '',
-    ...{
-      disk: '',
-      qmpSocket: '',
-      agentSocket: '',
-      consoleLog: '',
-      eventLog: '',
-      pidFile: '',
-    },
+    ...nowhere,
   });
   const parts = {
     format: warmFormat,

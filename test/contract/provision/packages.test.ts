@@ -103,7 +103,7 @@ describe('zfs-packages.sh', () => {
   });
 
   it('compiles it on Debian, from contrib', async () => {
-    const lists = ['deb http://deb.debian.org/debian trixie main', 'deb http://x/ trixie main contrib'];
+    const lists = ['deb http://mirror.example/debian trixie main', 'deb http://x/ trixie main contrib'];
     await mkdir(house.at('apt/sources.list.d'), { recursive: true });
     await writeFile(house.at('apt/sources.list'), `${lists.join('\n')}\n`);
     const sources = 'Types: deb deb-src\nComponents: main non-free-firmware\n';

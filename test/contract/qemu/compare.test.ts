@@ -3,7 +3,7 @@ import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GiB, MiB } from '../../../src/core/bytes.ts';
-import { compare } from '../../../src/qemu/img.ts';
+import { compare } from '../../../src/qemu/compare.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 
 let ctx: TestContext;
