@@ -54,7 +54,7 @@ export async function compactDisk(
       await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
         writeAnew(ctx, name, disk, compacted),
       );
-      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, disk, compacted));
+      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
       if (disk.snapshots === 0 && actualSize(compacted) >= disk.actual) {
         await rm(compacted, { force: true });
         return;
@@ -137,9 +137,9 @@ async function soundDisk(
   return disk;
 }
 
-async function verify(ctx: Context, old: DiskUsage, made: string): Promise<void> {
+async function verify(ctx: Context, old: string, made: string): Promise<void> {
   const { corruptions, errors } = await check(ctx, made);
-  if (corruptions + errors > 0 || !(await compare(ctx, old.path, made, old.virtual))) {
+  if (corruptions + errors > 0 || !(await compare(ctx, old, made))) {
     throw new Failure('process', 'the new disk is not the same as the old one, which stays', {
       hint: 'try again, and report it if it happens twice',
     });
