@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { formatBytes } from '../../../src/core/bytes.ts';
 import type { PulledImage } from '../../../src/image/pulled.ts';
 import { listImages, planPrune } from '../../../src/image/store.ts';
 import { pullImage } from '../../../src/vm/pull.ts';
@@ -22,12 +23,21 @@ async function serve(...answers: readonly Partial<Behaviour>[]): Promise<void> {
 }
 
 /** Pulls without waiting long between attempts. */
-function pull(wanted: string | undefined = digest, by: TestContext = ctx): Promise<PulledImage> {
+function pull(
+  wanted: string | undefined = digest,
+  { by = ctx, stallAfter = 10_000 }: { by?: TestContext; stallAfter?: number } = {},
+): Promise<PulledImage> {
   return pullImage(
     by,
     { location: server.url, digest: wanted },
-    { overcommit: false, patience: { stallAfter: 300, pause: 1 } },
+    { overcommit: false, patience: { stallAfter, pause: 1 } },
   );
+}
+
+/** The byte that a request goes on from; 0 where it is for the whole, or for a rest of something else. */
+function startOf(request: string | undefined): number {
+  const match = /^bytes=(\d+)- of (.*)$/.exec(request ?? '');
+  return match?.[2] === tag ? Number(match[1]) : 0;
 }
 
 beforeEach(async () => {
@@ -108,7 +118,10 @@ describe('a download that is cut off', () => {
   it('goes on by itself from where it was', async () => {
     await serve({ cutAfter: half }, {});
     await expectWhole(await pull());
-    expect(server.requests).toEqual(['whole', `bytes=${half}- of ${tag}`]);
+    expect(server.requests).toEqual(['whole', expect.anything()]);
+    // What was on the way when the connection ended may have got lost with it.
+    expect(startOf(server.requests[1])).toBeGreaterThan(0);
+    expect(startOf(server.requests[1])).toBeLessThanOrEqual(half);
   });
 
   it('any number of times, as long as something comes', async () => {
@@ -120,13 +133,15 @@ describe('a download that is cut off', () => {
   it('for good tells how much is kept, and the next pull goes on from there', async () => {
     await serve({ cutAfter: half }, { status: 503 });
     const failure = await failureOf(pull());
-    expect(failure).toMatchObject({ reason: 'image', exitCode: 1, data: { bytes: half } });
+    expect(failure).toMatchObject({ reason: 'image', exitCode: 1 });
     expect(failure.message).toContain('cut off');
-    expect(failure.hint).toContain('586 KiB of 1.13 MiB are kept: the same command goes on');
+    const kept = failure.data?.['bytes'] as number;
+    expect(kept).toBeGreaterThan(0);
+    expect(failure.hint).toContain(`${formatBytes(kept)} of 1.13 MiB are kept: the same command goes on`);
     server.behave({ content });
     server.requests.length = 0;
     await expectWhole(await pull());
-    expect(server.requests).toEqual([`bytes=${half}- of ${tag}`]);
+    expect(server.requests.map(startOf)).toEqual([kept]);
   });
 
   it('begins anew on a server that sends no parts', async () => {
@@ -154,7 +169,7 @@ describe('a download that is cut off', () => {
 
   it('by silence is taken up again', async () => {
     await serve({ stallAfter: half }, {});
-    await expectWhole(await pull());
+    await expectWhole(await pull(digest, { stallAfter: 300 }));
     expect(server.requests).toEqual(['whole', `bytes=${half}- of ${tag}`]);
     const notices = ctx.events.flatMap((event) => (event.type === 'notice' ? [event.text] : []));
     expect(notices[0]).toContain('no byte came for 0.3 s');
@@ -162,7 +177,7 @@ describe('a download that is cut off', () => {
 
   it('by silence for good ends', async () => {
     await serve({ stallAfter: 0 });
-    const failure = await failureOf(pull());
+    const failure = await failureOf(pull(digest, { stallAfter: 300 }));
     expect(failure.message).toContain('no byte came for 0.3 s');
     expect(failure.exitCode).toBe(1);
   });
@@ -171,7 +186,7 @@ describe('a download that is cut off', () => {
     await serve({ stallAfter: half });
     const abort = new AbortController();
     const other = await testContext({ folder: ctx.folder, path: '/nowhere', signal: abort.signal });
-    const begun = pull(digest, other);
+    const begun = pull(digest, { by: other });
     await expect.poll(() => server.sent()).toBeGreaterThan(0);
     await expect
       .poll(async () => (await planPrune(ctx.paths.images, new Set())).actual)
