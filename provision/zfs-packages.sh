@@ -3,6 +3,8 @@
 # a kernel module that really loads. Runs at each boot, and does nothing when both are there.
 set -eu
 
+ETC=${ZFSDEV_ETC:-/etc}
+
 die() {
   printf 'zfs-packages.sh: %s\n' "$*" >&2
   exit 1
@@ -10,18 +12,24 @@ die() {
 
 [ "$(id -u)" = 0 ] || die "must run as root"
 # shellcheck source=/dev/null
-[ ! -r /etc/os-release ] || . /etc/os-release
+[ ! -r "$ETC/os-release" ] || . "$ETC/os-release"
 kernel=$(uname -r)
 listed=no
+
+# Another apt may still be at work while the machine boots for the first time.
+apt() {
+  DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -q -y "$@"
+}
 
 # Fetches the package lists, once, and only if something has to be installed.
 install_packages() {
   if [ "$listed" = no ]; then
-    apt-get update -q || die "the package lists can't be fetched: is there a network?"
+    apt update || die "the package lists can't be fetched: is there a network?"
     listed=yes
   fi
-  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" ||
-    die "apt-get could not install $*"
+  apt install --no-install-recommends "$@" || die "apt-get could not install $*"
+  # The downloaded archives take space that no template counts, and are not needed again.
+  apt clean
 }
 
 has_tools() { command -v zpool >/dev/null && command -v zfs >/dev/null; }
@@ -30,12 +38,12 @@ is_offered() { apt-cache show "$1" >/dev/null 2>&1; }
 
 # Debian carries ZFS in contrib, which its cloud images leave out.
 enable_contrib() {
-  for file in /etc/apt/sources.list.d/debian.sources /etc/apt/mirrors/debian.sources; do
+  for file in "$ETC/apt/sources.list.d/debian.sources" "$ETC/apt/mirrors/debian.sources"; do
     [ -f "$file" ] || continue
     sed -i '/^Components:/{/contrib/!s/$/ contrib/}' "$file"
   done
-  if [ -f /etc/apt/sources.list ]; then
-    sed -i '/^deb .* main/{/contrib/!s/$/ contrib/}' /etc/apt/sources.list
+  if [ -f "$ETC/apt/sources.list" ]; then
+    sed -i '/^deb .* main/{/contrib/!s/$/ contrib/}' "$ETC/apt/sources.list"
   fi
   listed=no
 }

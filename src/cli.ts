@@ -5,6 +5,7 @@ import { declareImage } from './cli/image.ts';
 import { declareKernel } from './cli/kernel.ts';
 import { declareLifecycle } from './cli/lifecycle.ts';
 import type { Perform } from './cli/options.ts';
+import { declareSnapshot } from './cli/snapshot.ts';
 import { declareStorage } from './cli/storage.ts';
 import { declareWarm } from './cli/warm.ts';
 
@@ -39,6 +40,7 @@ Try:
   declareImage(program, perform);
   declareWarm(program, perform);
   declareKernel(program, perform);
+  declareSnapshot(program, perform);
   declareStorage(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);

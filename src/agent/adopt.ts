@@ -1,7 +1,7 @@
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { under, type AgentConfig } from './config.ts';
 import type { KernelCalls } from './kernel-calls.ts';
-import type { Adoption } from './protocol.ts';
+import type { Adoption, Awakening } from './protocol.ts';
 
 const keyFile = '/etc/zfsdev/agent.key';
 const hostKeyFile = '/etc/ssh/ssh_host_ed25519_key';
@@ -44,6 +44,23 @@ export async function adopt(
     called('mac', kernel.setAddress('eth0', adoption.mac)),
   ]);
   step('agentKey', () => replace(config, keyFile, `${adoption.agentKey}\n`, 0o600));
+}
+
+/**
+ * Tells this machine, which stood still or was taken back to an earlier moment, what time it is, and gives it random
+ * numbers of its own: it may be taken back to the same moment again.
+ */
+export async function awaken(
+  { config, kernel }: { readonly config: AgentConfig; readonly kernel: KernelCalls },
+  { time, entropy }: Awakening,
+  arrived: number,
+): Promise<void> {
+  const random = under(config, '/dev/urandom');
+  step('entropy', () => writeFileSync(random, Buffer.from(entropy, 'hex')));
+  await Promise.all([
+    called('entropy', kernel.reseed(random)),
+    called('time', kernel.setTime(time + performance.now() - arrived)),
+  ]);
 }
 
 async function called(name: string, call: Promise<void>): Promise<void> {

@@ -89,7 +89,14 @@ export interface Adoption {
   readonly entropy: string;
 }
 
-export type Request = ExecRequest | ({ readonly kind: 'adopt' } & Adoption) | { readonly kind: 'facts' };
+/** What a machine must learn that stood still, or that was taken back to an earlier moment. */
+export type Awakening = Pick<Adoption, 'time' | 'entropy'>;
+
+export type Request =
+  | ExecRequest
+  | ({ readonly kind: 'adopt' } & Adoption)
+  | ({ readonly kind: 'awaken' } & Awakening)
+  | { readonly kind: 'facts' };
 
 export interface Exit {
   /** 128 + n after signal n, counted by the guest's own numbers. */

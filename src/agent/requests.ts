@@ -1,4 +1,4 @@
-import type { Adoption, ExecRequest, Request } from './protocol.ts';
+import type { Adoption, Awakening, ExecRequest, Request } from './protocol.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -11,6 +11,8 @@ export function parseRequest(payload: Buffer): Request {
       return parseExec(value);
     case 'adopt':
       return { kind: 'adopt', ...parseAdoption(value) };
+    case 'awaken':
+      return { kind: 'awaken', ...parseAwakening(value) };
     case 'facts':
       return { kind: 'facts' };
     default:
@@ -45,15 +47,21 @@ const forms: Readonly<Record<Exclude<keyof Adoption, 'time'>, RegExp>> = {
   entropy: /^([0-9a-f]{2}){16,512}$/,
 };
 
-function parseAdoption(fields: Fields): Adoption {
-  const text = (name: keyof typeof forms): string => {
-    const value = fields[name];
-    if (typeof value !== 'string' || !forms[name].test(value))
-      throw new Error(`${name} has not the form it should`);
-    return value;
-  };
+function textIn(fields: Fields, name: keyof typeof forms): string {
+  const value = fields[name];
+  if (typeof value !== 'string' || !forms[name].test(value))
+    throw new Error(`${name} has not the form it should`);
+  return value;
+}
+
+function parseAwakening(fields: Fields): Awakening {
   const time = fields['time'];
   if (typeof time !== 'number' || !(time > 0)) throw new Error('time is milliseconds since 1970');
+  return { time, entropy: textIn(fields, 'entropy') };
+}
+
+function parseAdoption(fields: Fields): Adoption {
+  const text = (name: keyof typeof forms): string => textIn(fields, name);
   return {
     hostname: text('hostname'),
     machineId: text('machineId'),
@@ -62,8 +70,7 @@ function parseAdoption(fields: Fields): Adoption {
     sshHostKey: text('sshHostKey'),
     sshHostPublicKey: text('sshHostPublicKey'),
     agentKey: text('agentKey'),
-    entropy: text('entropy'),
-    time,
+    ...parseAwakening(fields),
   };
 }
 

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { adopt, StepError } from './adopt.ts';
+import { adopt, awaken, StepError } from './adopt.ts';
 import { under, type AgentConfig } from './config.ts';
 import { runCommand } from './exec.ts';
 import { readFacts } from './facts.ts';
@@ -134,6 +134,10 @@ async function reply(
   try {
     if (request.kind === 'adopt') {
       await adopt(agent, request, arrived);
+      agent.salt = request.entropy;
+    }
+    if (request.kind === 'awaken') {
+      await awaken(agent, request, arrived);
       agent.salt = request.entropy;
     }
     link.sendJson(FrameType.answer, readFacts(agent.config));

@@ -12,6 +12,7 @@ export function declareHost(program: Command, perform: Perform): void {
     .option('--memory <size>', 'memory of the guest')
     .option('--disk <size>', 'virtual size of its disk')
     .option('--pool-size <size>', "size of each of the pool's files")
+    .option('--lima-version <version>', 'for this one (default: fit for every Lima from 1.0 on)')
     .action((template: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<Options>();
       return perform(options, 'quiet', async (session) =>

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
-import { dryRun, json, mirror, type Options, type Perform } from './options.ts';
+import { dryRun, json, mirror, overcommit, type Options, type Perform } from './options.ts';
 
 /** Commands for base images. */
 export function declareImage(program: Command, perform: Perform): void {
-  const image = program.command('image').description('build and keep the base images of the built-in driver');
+  const image = program
+    .command('image')
+    .description('build, fetch and keep the base images of the built-in driver');
   image
     .command('build')
     .description('build an image, unless it is there')
@@ -17,6 +19,20 @@ export function declareImage(program: Command, perform: Perform): void {
       const options = self.optsWithGlobals<Options>();
       return perform(options, 'steps', async (session) =>
         (await import('../commands/image.ts')).build(session, options),
+      );
+    });
+  image
+    .command('pull')
+    .argument('<location>', 'an http(s) address, or a file')
+    .description('fetch a cloud image, verify it and keep it; goes on with a download that was cut off')
+    .option('--digest <digest>', 'sha256: or sha512: and the digits; needed for an address')
+    .addOption(overcommit())
+    .addOption(dryRun())
+    .addOption(json())
+    .action((location: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<Options>();
+      return perform(options, 'steps', async (session) =>
+        (await import('../commands/image.ts')).pull(session, location, options),
       );
     });
   image

@@ -1,7 +1,11 @@
+import { basename } from 'node:path';
 import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { printable } from '../host/run.ts';
 import { ensureImage, findImage, imageLock } from '../image/build.ts';
+import { findPulled } from '../image/keep.ts';
+import type { PulledImage } from '../image/pulled.ts';
 import { flavours, recipeOf, type Flavour, type Suite } from '../image/recipe.ts';
 import {
   listImages,
@@ -9,10 +13,13 @@ import {
   pruneImages,
   removeImage,
   resolveImage,
+  type Image,
   type StoredImage,
 } from '../image/store.ts';
+import { absoluteLocation, isUrl, readDigest, readLocation } from '../template/image.ts';
 import { table } from '../ui/table.ts';
 import { imageUsers } from '../vm/images.ts';
+import { pullImage, wantedImage } from '../vm/pull.ts';
 import type { GlobalOptions, Session } from './session.ts';
 
 export interface BuildOptions extends GlobalOptions {
@@ -46,13 +53,56 @@ export async function build(session: Session, options: BuildOptions): Promise<vo
   await session.answer(document(stored, []), () => text(session, stored, []));
 }
 
+export interface PullCommandOptions extends GlobalOptions {
+  readonly digest?: string;
+  readonly overcommit?: boolean;
+}
+
+/** `zfsdev image pull`: an image of somebody else's, verified and kept among one's own. */
+export async function pull(session: Session, place: string, options: PullCommandOptions): Promise<void> {
+  const { ctx } = session;
+  const location = absoluteLocation(
+    asUsage('the image', () => readLocation(place)),
+    process.cwd(),
+  );
+  const digest =
+    options.digest === undefined ? undefined : asUsage('--digest', () => readDigest(options.digest));
+  if (digest === undefined && isUrl(location)) {
+    throw new Failure('usage', 'an image from the network needs --digest', {
+      hint: `zfsdev image pull ${printable([location])} --digest sha256:...\nthe SHA256SUMS or SHA512SUMS beside the image has it`,
+    });
+  }
+  const wanted = await wantedImage({ location, digest });
+  if (ctx.dryRun) {
+    const present = await findPulled(ctx.paths.images, wanted);
+    const text = present ? `pull nothing: the image ${present.digest} is there` : `pull ${location}`;
+    return ctx.emit({ type: 'would', text });
+  }
+  const image = await pullImage(ctx, wanted, { overcommit: options.overcommit === true });
+  const stored = await resolveImage(ctx.paths.images, image.digest);
+  const users = (await imageUsers(ctx)).get(image.digest) ?? [];
+  await session.answer(document(stored, users), () => text(session, stored, users));
+}
+
+function asUsage<T>(what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    throw new Failure('usage', `${what}: ${error.message}`, {
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+      cause: error,
+    });
+  }
+}
+
 /** `zfsdev image list`. */
 export async function list(session: Session): Promise<void> {
   const { images } = session.ctx.paths;
   const [found, users] = await Promise.all([listImages(images), imageUsers(session.ctx)]);
   await session.answer({ images: found.map((each) => document(each, users.get(each.digest) ?? [])) }, () =>
     found.length === 0
-      ? 'There are no images yet. zfsdev image build makes one; up does so by itself.\n'
+      ? 'There are no images yet. zfsdev image build and zfsdev image pull bring one; up does so by itself.\n'
       : `${table(
           columns,
           found.map((each) => row(session, each, users.get(each.digest) ?? [])),
@@ -129,6 +179,7 @@ const columns = [
   { title: 'SUITE' },
   { title: 'KERNEL', optional: 3, flexible: true },
   { title: 'OPENZFS', optional: 2, flexible: true },
+  { title: 'FROM', optional: 4, flexible: true },
   { title: 'ACTUAL', align: 'right' },
   { title: 'USED BY', optional: 1, flexible: true },
 ] as const;
@@ -137,7 +188,11 @@ function row({ paint }: Session, stored: StoredImage, users: readonly string[]):
   const digest = stored.digest.slice(0, 12);
   const usedBy = users.join(', ') || '-';
   if (stored.state === 'broken')
-    return [digest, paint('bad', 'broken'), '-', stored.reason, '-', formatBytes(stored.actual), usedBy];
+    return [digest, paint('bad', 'broken'), '-', stored.reason, '-', '-', formatBytes(stored.actual), usedBy];
+  if (stored.image.kind === 'pulled') {
+    const from = basename(stored.image.manifest.location);
+    return [digest, 'pulled', '-', '-', '-', from, formatBytes(stored.actual), usedBy];
+  }
   const { flavour, suite, versions } = stored.image.manifest;
   return [
     digest,
@@ -145,6 +200,7 @@ function row({ paint }: Session, stored: StoredImage, users: readonly string[]):
     suite,
     versions['kernel'] ?? '-',
     versions['openzfs'] || '-',
+    'built here',
     formatBytes(stored.actual),
     usedBy,
   ];
@@ -158,21 +214,15 @@ function document(stored: StoredImage, usedBy: readonly string[]): object {
 }
 
 function text({ paint }: Session, stored: StoredImage, users: readonly string[]): string {
-  const rows: [string, string | undefined][] =
+  const rows: [string, string][] =
     stored.state === 'broken'
       ? [
           ['state', `${paint('bad', 'broken')}: ${stored.reason}`],
           ['folder', stored.folder],
         ]
-      : [
-          [
-            'flavour',
-            `${stored.image.manifest.flavour}, Debian ${stored.image.manifest.suite}, ${stored.image.manifest.architecture}`,
-          ],
-          ...Object.entries(stored.image.manifest.versions).filter(([, version]) => version !== ''),
-          ['built', stored.image.manifest.createdAt],
-          ['folder', stored.image.folder],
-        ];
+      : stored.image.kind === 'pulled'
+        ? pulledRows(stored.image)
+        : builtRows(stored.image);
   return [
     ['digest', stored.digest],
     ['actual', formatBytes(stored.actual)],
@@ -181,6 +231,27 @@ function text({ paint }: Session, stored: StoredImage, users: readonly string[])
   ]
     .map(([key = '', value = '']) => `${key.padEnd(16)}${value}\n`)
     .join('');
+}
+
+function builtRows({ folder, manifest }: Image): [string, string][] {
+  const { flavour, suite, architecture, versions, createdAt } = manifest;
+  return [
+    ['flavour', `${flavour}, Debian ${suite}, ${architecture}`],
+    ...Object.entries(versions).filter(([, version]) => version !== ''),
+    ['built', createdAt],
+    ['folder', folder],
+  ];
+}
+
+function pulledRows({ folder, manifest }: PulledImage): [string, string][] {
+  const { location, sha512, virtualBytes, createdAt } = manifest;
+  return [
+    ['from', location],
+    ...(sha512 === undefined ? [] : [['sha512', sha512] as [string, string]]),
+    ['virtual', formatBytes(virtualBytes)],
+    ['pulled', createdAt],
+    ['folder', folder],
+  ];
 }
 
 function flavourOf(text: string): Flavour {

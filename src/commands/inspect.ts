@@ -3,6 +3,7 @@ import { parseName } from '../core/names.ts';
 import { actualSize } from '../host/files.ts';
 import { consoleLog, machineFiles } from '../vm/machine-files.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
+import { readTable } from '../vm/snapshot-disks.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Session } from './session.ts';
 
@@ -15,6 +16,7 @@ export async function inspect(session: Session, nameText: string): Promise<void>
   const { disks, folder: folderPath } = await machineFiles(ctx, found.name, instance);
   const disk = disks[0] ?? paths.disk;
   const actual = actualSize(disk);
+  const snapshots = (await readTable(disk).catch(() => undefined))?.snapshots.length;
   const pause = await pauseOf(ctx, found);
   const broken = found.status === 'broken' ? { reason: found.reason } : {};
   const process = found.pid === undefined ? {} : { pid: found.pid };
@@ -31,6 +33,7 @@ export async function inspect(session: Session, nameText: string): Promise<void>
       actualBytes: actual,
       ...(instance ? { virtualBytes: instance.spec.disk, boundBytes: instance.state.diskBound } : {}),
     },
+    ...(snapshots === undefined ? {} : { snapshots }),
     console: await consoleLog(ctx, instance ?? found),
     ...(instance ? { spec: instance.spec, state: instance.state } : {}),
   };
@@ -56,6 +59,7 @@ export async function inspect(session: Session, nameText: string): Promise<void>
           state &&
           `${exactBytes(spec.disk)} virtual, ${formatBytes(actual)} actual, at most ${formatBytes(state.diskBound)}`,
       ],
+      ['snapshots', snapshots ? `${snapshots} (zfsdev snapshot list ${found.name})` : undefined],
       [
         'pool',
         spec?.pool &&

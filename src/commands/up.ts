@@ -3,7 +3,7 @@ import type { Context } from '../host/context.ts';
 import { parseName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { resolveSpec, type ResolveFlags } from '../template/resolve.ts';
-import type { Spec } from '../template/spec.ts';
+import { isCloudImage, type Spec } from '../template/spec.ts';
 import { reap } from '../vm/disposable.ts';
 import { plannedUp } from '../vm/dry-run.ts';
 import type { Instance } from '../vm/instance.ts';
@@ -51,26 +51,27 @@ export async function up(
     deadline: () => deadlineIn(timeout),
     overcommit: options.overcommit === true,
   };
-  if (options.installDeps) {
-    const { installDependencies } = await import('../doctor/fix.ts');
-    await installDependencies(session, { yes: options.yes === true });
-  }
   const flags = resolveFlags(options);
   const present =
     target !== undefined && Object.keys(flags).length === 0 && options.kernel === undefined
       ? await presentInstance(session, target)
       : undefined;
+  const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
+  if (options.installDeps) {
+    const { installDependencies } = await import('../doctor/fix.ts');
+    const needed = isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : [];
+    await installDependencies(session, { yes: options.yes === true, needed });
+  }
   if (ctx.dryRun) {
     if (options.kernel !== undefined)
       ctx.emit({ type: 'would', text: `take in the kernel ${options.kernel}, and boot it` });
-    const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
     for (const text of await plannedUp(ctx, spec, present !== undefined)) ctx.emit({ type: 'would', text });
     return;
   }
   await reap(ctx);
   const result = present
     ? await start(ctx, present.name, how)
-    : await bringUp(ctx, await specOf(ctx, target ?? 'zfs-test', options), {
+    : await bringUp(ctx, await kernelIn(ctx, spec, options), {
         ...how,
         cold: options.cold === true,
         ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
@@ -97,11 +98,9 @@ async function presentInstance(session: Session, target: string): Promise<Instan
   return found?.instance?.state.phase === 'creating' ? undefined : found?.instance;
 }
 
-/** The template's spec with the flags, and the kernel that was asked for. */
-async function specOf(ctx: Context, target: string, options: UpCommandOptions): Promise<Spec> {
-  const spec = await resolveSpec(target, resolveFlags(options));
-  if (options.kernel === undefined) return spec;
-  return withKernel(ctx, spec, await addKernel(ctx, options.kernel, options.overcommit === true));
+/** The spec with the kernel that was asked for, which is taken in. */
+async function kernelIn(ctx: Context, spec: Spec, { kernel, overcommit }: UpCommandOptions): Promise<Spec> {
+  return kernel === undefined ? spec : withKernel(ctx, spec, await addKernel(ctx, kernel, overcommit === true));
 }
 
 /** A machine with a kernel of its own must run that one. @throws Failure `guest` */

@@ -2,7 +2,8 @@ import { basename } from 'node:path';
 import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
-import { printable, runForUser } from '../host/run.ts';
+import { runForUser } from '../host/process.ts';
+import { printable } from '../host/run.ts';
 import {
   differenceOf,
   type Change,

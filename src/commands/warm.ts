@@ -51,6 +51,11 @@ export async function key(session: Session, template: string, options: UpCommand
 function forkingDriver({ ctx }: Session, spec: Spec): Driver {
   const driver = driverFor(ctx, spec);
   if (driver.fork) return driver;
+  if (driverName(ctx, spec) === 'qemu') {
+    throw new Failure('unsupported', "machines that boot from a cloud image can't be saved and forked", {
+      hint: 'up and run boot them; an image that zfsdev builds (image.flavour) can be forked',
+    });
+  }
   throw new Failure(
     'unsupported',
     `machines of the ${driverName(ctx, spec)} driver can't be saved and forked`,

@@ -54,6 +54,7 @@ const kindOfArgument: Readonly<Record<string, Kind>> = {
   digest: 'image',
   path: 'place',
   file: 'file',
+  location: 'file',
   shell: { words: shells },
 };
 

@@ -11,6 +11,7 @@ export type StepId =
   | 'boot'
   | 'pool'
   | 'channel'
+  | 'provision'
   | 'stop'
   | 'delete'
   | 'copy'
@@ -29,7 +30,11 @@ export type StepId =
   | 'zfs'
   | 'initrd'
   | 'archive'
-  | 'kernel';
+  | 'kernel'
+  | 'sync'
+  | 'snapshot'
+  | 'revert'
+  | 'export';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

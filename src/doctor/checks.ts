@@ -1,7 +1,7 @@
 import { Failure } from '../core/errors.ts';
 import type { Check, CheckResult, Finding } from './check.ts';
 import { acceleratorCheck } from './checks/accelerator.ts';
-import { qemuCheck, qemuImgCheck } from './checks/machines.ts';
+import { qemuCheck, qemuImgCheck, uefiCheck } from './checks/machines.ts';
 import {
   keyringCheck,
   limaCheck,
@@ -22,6 +22,7 @@ export const allChecks: readonly Check[] = [
   qemuImgCheck,
   acceleratorCheck,
   sshCheck,
+  uefiCheck,
   mmdebstrapCheck,
   mke2fsCheck,
   keyringCheck,

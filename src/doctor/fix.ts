@@ -5,7 +5,7 @@ import { step } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
 import { printable } from '../host/run.ts';
 import { confirm, type Terminal } from '../ui/confirm.ts';
-import type { CheckResult } from './check.ts';
+import type { Check, CheckResult } from './check.ts';
 import { examine, mendableChecks } from './checks.ts';
 import { lookAtHost, type Host, type HostOverrides } from './host.ts';
 import { asRoot, attachAll, refuseRootless, rootsWay, runAll } from './install.ts';
@@ -20,6 +20,8 @@ export interface Installer {
 export interface InstallOptions {
   /** Don't ask. */
   readonly yes: boolean;
+  /** Checks that zfsdev can do without in general, and this work can't. */
+  readonly needed?: readonly string[];
   /** For tests. */
   readonly host?: HostOverrides;
   readonly terminal?: Terminal;
@@ -43,7 +45,10 @@ export interface Plan {
 export async function installDependencies(session: Installer, options: InstallOptions): Promise<void> {
   const { ctx } = session;
   const host = await lookAtHost(ctx, options.host);
-  const plan = planOf(await examine(host, mendableChecks), host);
+  const checks = mendableChecks.map((check) =>
+    options.needed?.includes(check.id) ? { ...check, optional: () => false } : check,
+  );
+  const plan = planOf(await examine(host, checks), host);
   refuseUnknown(plan, host);
   const argvs = await commandsOf(plan, host);
   if (argvs.length === 0) return;
@@ -66,7 +71,7 @@ export async function installDependencies(session: Installer, options: InstallOp
     await step(ctx.emit, 'dependencies', `install ${namesOf(plan)}`, (progress) =>
       runAll(ctx, argvs, way, progress),
     );
-  await confirmInstalled(host);
+  await confirmInstalled(host, checks);
 }
 
 function namesOf({ packages, commands }: Plan): string {
@@ -74,8 +79,8 @@ function namesOf({ packages, commands }: Plan): string {
 }
 
 /** A program may be absent although its package went in: what counts is what the checks find. */
-async function confirmInstalled(host: Host): Promise<void> {
-  const still = (await examine(host, mendableChecks)).filter(({ status }) => status === 'missing');
+async function confirmInstalled(host: Host, checks: readonly Check[]): Promise<void> {
+  const still = (await examine(host, checks)).filter(({ status }) => status === 'missing');
   if (still.length === 0) return;
   throw new Failure(
     'dependency',

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { Readable, Writable } from 'node:stream';
 import { FrameType, ProtocolError } from '../agent/protocol.ts';
@@ -7,7 +8,7 @@ import type { Context } from '../host/context.ts';
 import { deadlineIn } from '../host/deadline.ts';
 import { connectionLost, ReaderGone, refused, runOver } from './agent-command.ts';
 import { connectAgent, interrupted, type AgentTarget, type Patience } from './agent-connect.ts';
-import { agentCopy, type RunInGuest } from './agent-copy.ts';
+import type { RunInGuest } from './agent-copy.ts';
 import type { Channel, ExecOptions, ExecResult } from './channel.ts';
 
 export type { AgentTarget, Patience } from './agent-connect.ts';
@@ -33,7 +34,7 @@ export interface AgentChannel extends Channel {
   exec(argv: readonly string[], options: AgentExecOptions): Promise<ExecResult>;
 }
 
-/** The most that `exec` collects of one stream, as in host/run.ts. */
+/** The most that `exec` collects of one stream, as in host/process.ts. */
 const maxOutput = 64 * 1024 * 1024;
 /** Milliseconds a command has to end after Ctrl-C before it is hung up on. */
 const interruptGrace = 5_000;
@@ -76,7 +77,9 @@ export function agentChannel(ctx: Pick<Context, 'env'>, target: AgentChannelTarg
         throw error;
       }
     },
-    ...agentCopy(ctx, name, run),
+    // Read only when something is copied: it brings what starts processes on the host.
+    copyIn: async (...what) => (await import('./agent-copy.ts')).copyIn(ctx, name, run, ...what),
+    copyOut: async (...what) => (await import('./agent-copy.ts')).copyOut(ctx, name, run, ...what),
     close: () => fallback.close(),
   };
 }
@@ -93,6 +96,15 @@ export async function adoptFork(
 ): Promise<GuestFacts> {
   // The time is taken when the connection stands: waiting for it must not make the guest's clock late.
   return ask(target, () => ({ kind: 'adopt', ...adoption, time: Date.now() }), patience);
+}
+
+/**
+ * Sets the clock of a machine that stood still to this host's, and gives it new random numbers; the answer also tells that
+ * its agent works. @throws Failure as `adoptFork`
+ */
+export async function awakenGuest(target: AgentTarget, patience: Patience): Promise<GuestFacts> {
+  const entropy = randomBytes(64).toString('hex');
+  return ask(target, () => ({ kind: 'awaken', entropy, time: Date.now() }), patience);
 }
 
 /** Uptime, pools, load, memory and disk of a guest, without a process in it. @throws Failure as `adoptFork` */
@@ -137,7 +149,7 @@ function stdinOf(input: string | Uint8Array | undefined): { stdin?: Readable } {
   return { stdin: Readable.from([typeof input === 'string' ? Buffer.from(input) : Buffer.from(input)]) };
 }
 
-/** Keeps what is written, up to a limit; its text comes without the last line feed, as host/run.ts gives it. */
+/** Keeps what is written, up to a limit; its text comes without the last line feed, as host/process.ts gives it. */
 function collector(argv: readonly string[]): { stream: Writable; text: () => string } {
   const chunks: Buffer[] = [];
   let size = 0;

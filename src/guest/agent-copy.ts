@@ -4,10 +4,10 @@ import { Writable } from 'node:stream';
 import type { ExecRequest } from '../agent/protocol.ts';
 import { Failure, hasCode } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
-import { lastLines, startStreaming } from '../host/run.ts';
+import { startStreaming } from '../host/process.ts';
+import { lastLines } from '../host/run.ts';
 import type { CommandOptions } from './agent-command.ts';
 import { hints } from './agent-connect.ts';
-import type { Channel } from './channel.ts';
 
 /** Runs a command in the guest and gives its exit code; the deadline in milliseconds, 0 for none. */
 export type RunInGuest = (
@@ -33,19 +33,8 @@ if [ -d "$1" ]; then exec tar -C "$1" --no-same-owner -xpf -; fi
 if [ "$4" != single ]; then echo "$1 is no folder, and there are several sources" >&2; exit 2; fi
 exec tar -C "$2" --no-same-owner --transform="s,^\\./[^/]*,./$3,S" -xpf -`;
 
-/** Copying by tar streams. As with cp, an existing folder receives the sources, else the single source that name. */
-export function agentCopy(
-  ctx: Pick<Context, 'env'>,
-  name: string,
-  run: RunInGuest,
-): Pick<Channel, 'copyIn' | 'copyOut'> {
-  return {
-    copyIn: (sources, destination, signal) => copyIn(ctx, name, run, sources, destination, signal),
-    copyOut: (sources, destination, signal) => copyOut(ctx, name, run, sources, destination, signal),
-  };
-}
-
-async function copyIn(
+/** Copies into the guest by a tar stream. As with cp, an existing folder receives the sources, else the single source that name. */
+export async function copyIn(
   ctx: Pick<Context, 'env'>,
   name: string,
   run: RunInGuest,
@@ -88,7 +77,8 @@ function lostReader(result: PromiseSettledResult<void>): boolean {
   );
 }
 
-async function copyOut(
+/** As `copyIn`, out of the guest. */
+export async function copyOut(
   ctx: Pick<Context, 'env'>,
   name: string,
   run: RunInGuest,

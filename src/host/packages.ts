@@ -3,6 +3,7 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   'qemu-system-x86_64': { apt: 'qemu-system-x86', brew: 'qemu' },
   'qemu-system-aarch64': { apt: 'qemu-system-arm', brew: 'qemu' },
   'qemu-img': { apt: 'qemu-utils', brew: 'qemu' },
+  'qemu-nbd': { apt: 'qemu-utils', brew: 'qemu' },
   ssh: { apt: 'openssh-client' },
   scp: { apt: 'openssh-client' },
   'ssh-keygen': { apt: 'openssh-client' },
@@ -12,6 +13,9 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   unshare: { apt: 'util-linux' },
   newuidmap: { apt: 'uidmap' },
   limactl: { brew: 'lima' },
+  // Firmware of guests, which is no program; Homebrew's QEMU brings it along.
+  'uefi-x86_64': { apt: 'ovmf', brew: 'qemu' },
+  'uefi-aarch64': { apt: 'qemu-efi-aarch64', brew: 'qemu' },
 };
 
 /** The command that installs a missing program on this platform, or undefined if no package is known. */

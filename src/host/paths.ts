@@ -15,6 +15,9 @@ export interface InstancePaths {
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
+  /** What cloud-init is told, for a machine of a cloud image; and the variables of its firmware. */
+  readonly seed: string;
+  readonly variables: string;
   /** What Lima was given, for a machine of its driver. */
   readonly lima: string;
   readonly console: string;
@@ -28,6 +31,12 @@ export interface InstancePaths {
   readonly control: string;
   readonly protect: string;
   readonly agentKey: string;
+  /** What is known of its snapshots beyond what its disks tell. */
+  readonly snapshots: string;
+  /** How far a snapshot that is being taken may let the disks grow; of whoever holds the instance's lock. */
+  readonly snapshotClaim: string;
+  /** Where a snapshot is served while its export is compared with it. */
+  readonly nbd: string;
 }
 
 /** Every file name inside the folder of one warm state. */
@@ -131,6 +140,8 @@ function instancePaths(folder: string): InstancePaths {
     disk: join(folder, 'disk.qcow2'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
+    seed: join(folder, 'seed.iso'),
+    variables: join(folder, 'uefi-vars'),
     lima: join(folder, 'lima.yaml'),
     console: join(folder, 'console.log'),
     formerConsole: join(folder, 'console.log.1'),
@@ -142,6 +153,9 @@ function instancePaths(folder: string): InstancePaths {
     control: join(folder, 'ssh.sock'),
     protect: join(folder, 'protected'),
     agentKey: join(folder, 'agent.key'),
+    snapshots: join(folder, 'snapshots.json'),
+    snapshotClaim: join(folder, 'snapshot.claim'),
+    nbd: join(folder, 'nbd.sock'),
   };
 }
 

@@ -8,9 +8,10 @@ import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting, type Lock } from '../host/lock.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
-import { flush, pack, type Stage } from './pack.ts';
+import { pack, type Stage } from './pack.ts';
+import { flush } from './publish.ts';
 import { imageFormat, type Recipe } from './recipe.ts';
-import { inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
+import { builtOf, inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
 import { checkPermissions, isRoot, layOut, makeWorkplace } from './workplace.ts';
 
 /** Debian's own keys, with which all packages are checked. */
@@ -30,11 +31,10 @@ export interface BuildOptions {
 
 /** The image of a recipe if it is there and whole. */
 export async function findImage(ctx: Context, recipe: Recipe): Promise<Image | undefined> {
-  const stored = await inspectImage(ctx.paths.images, recipe.digest);
-  return stored?.state === 'whole' ? stored.image : undefined;
+  return builtOf(await inspectImage(ctx.paths.images, recipe.digest));
 }
 
-/** Held while images are built or pruned. Waits for its present holder. @throws Failure `interrupted`. */
+/** Held while images are built, pulled or pruned. Waits for its present holder. @throws Failure `interrupted`. */
 export function imageLock(ctx: Context): Promise<Lock> {
   return lockWaiting(ctx.paths.lock('images'), ctx.signal);
 }

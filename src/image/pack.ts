@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { copyFile, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
@@ -7,8 +7,9 @@ import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, writeFileAtomically } from '../host/files.ts';
 import { initrdArchive } from './initrd.ts';
+import { publishImage } from './publish.ts';
 import { imageFormat, type Recipe } from './recipe.ts';
-import { inspectImage, removeImage, type Image, type ImageManifest } from './store.ts';
+import { builtOf, type Image, type ImageManifest } from './store.ts';
 import type { Workplace } from './workplace.ts';
 
 /** What the stages of one build share. */
@@ -44,8 +45,9 @@ export async function pack(stage: Stage, undo: UndoStack): Promise<Image> {
     await writeFileAtomically(join(building, 'initrd'), await initrdOf(stage));
     const manifest = await manifestOf(stage, kernelFile);
     await writeFileAtomically(join(building, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
-    for (const name of await readdir(building)) await flush(join(building, name));
-    return publish(ctx, building, recipe);
+    const image = builtOf(await publishImage(images, building, recipe.digest));
+    if (!image) throw new Error('the image that was just built is not whole');
+    return image;
   });
   return image;
 }
@@ -63,18 +65,6 @@ async function initrdOf({ recipe, work }: Stage): Promise<Buffer> {
   const init = recipe.files.find(({ path }) => path === 'init')?.content;
   if (!init) throw new Failure('files', 'provision/image/init is missing', { hint: 'install zfsdev again' });
   return initrdArchive({ init, busybox: await readFile(join(work.shared, 'busybox')), modules });
-}
-
-/** Gives a whole image its name; what stood there before (a broken one, or one that is rebuilt) goes first. */
-async function publish(ctx: Context, building: string, recipe: Recipe): Promise<Image> {
-  const { images } = ctx.paths;
-  const old = await inspectImage(images, recipe.digest);
-  if (old) await removeImage(images, old, new Set());
-  await rename(building, join(images, recipe.digest));
-  await flush(images);
-  const stored = await inspectImage(images, recipe.digest);
-  if (stored?.state === 'whole') return stored.image;
-  throw new Error(`the image that was just built is not whole: ${stored?.reason ?? 'gone'}`);
 }
 
 /**
@@ -128,10 +118,4 @@ async function readFolder(folder: string): Promise<Map<string, Buffer>> {
   return new Map(
     await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name))] as const)),
   );
-}
-
-/** Has a file or a folder written out to the disk. */
-export async function flush(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  await file.sync().finally(() => file.close());
 }

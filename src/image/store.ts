@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { actualSize, exists, readIfExists } from '../host/files.ts';
+import { pulledImage, pulledManifest, type PulledImage } from './pulled.ts';
 import { flavours, imageFormat, type Flavour } from './recipe.ts';
 
-/** What is known of an image: `manifest.json` in its folder, and what `--json` shows. */
+/** What is known of an image that was built: `manifest.json` in its folder, and what `--json` shows. */
 export interface ImageManifest {
   readonly format: number;
   readonly digest: string;
@@ -37,8 +38,9 @@ const manifest: v.GenericSchema<unknown, ImageManifest> = v.object({
   versions: v.record(v.string(), v.string()),
 });
 
-/** A whole image; every path is absolute. */
+/** A whole image that was built; every path is absolute. */
 export interface Image {
+  readonly kind: 'built';
   readonly digest: string;
   readonly folder: string;
   readonly disk: string;
@@ -49,7 +51,12 @@ export interface Image {
 
 /** What lies in the image folder under a digest. */
 export type StoredImage =
-  | { readonly state: 'whole'; readonly digest: string; readonly image: Image; readonly actual: number }
+  | {
+      readonly state: 'whole';
+      readonly digest: string;
+      readonly image: Image | PulledImage;
+      readonly actual: number;
+    }
   | {
       readonly state: 'broken';
       readonly digest: string;
@@ -79,13 +86,20 @@ export async function inspectImage(images: string, digest: string): Promise<Stor
   try {
     const text = readIfExists(join(folder, 'manifest.json'));
     if (text === undefined) return broken('manifest.json is missing');
-    const parsed = v.safeParse(manifest, JSON.parse(text));
+    const written: unknown = JSON.parse(text);
+    const pulled = v.safeParse(pulledManifest, written);
+    if (pulled.success) {
+      const image = pulledImage(folder, pulled.output);
+      return typeof image === 'string' ? broken(image) : { state: 'whole', digest, image, actual };
+    }
+    const parsed = v.safeParse(manifest, written);
     if (!parsed.success) return broken(`manifest.json: ${parsed.issues[0].message}`);
     const files = { disk: 'disk.qcow2', kernel: parsed.output.kernelFile, initrd: 'initrd' };
     for (const name of Object.values(files)) {
       if (!exists(join(folder, name))) return broken(`${name} is missing`);
     }
     const image: Image = {
+      kind: 'built',
       digest,
       folder,
       disk: join(folder, files.disk),
@@ -97,6 +111,16 @@ export async function inspectImage(images: string, digest: string): Promise<Stor
   } catch (error) {
     return broken(messageOf(error));
   }
+}
+
+/** The image that was built, if it is one and whole. */
+export function builtOf(stored: StoredImage | undefined): Image | undefined {
+  return stored?.state === 'whole' && stored.image.kind === 'built' ? stored.image : undefined;
+}
+
+/** The image that was pulled, if it is one and whole. */
+export function pulledOf(stored: StoredImage | undefined): PulledImage | undefined {
+  return stored?.state === 'whole' && stored.image.kind === 'pulled' ? stored.image : undefined;
 }
 
 /** All images, whole and broken, in the order of their digests. */
@@ -152,25 +176,26 @@ export async function removeImage(
 /** What `pruneImages` takes away: images that no instance stands on, and what belongs to no image that stays. */
 export interface PrunePlan {
   readonly images: readonly StoredImage[];
-  /** Archives of kernel stages, and leftovers of builds and removals that were cut off; absolute paths. */
+  /** Archives of kernel stages, and leftovers of builds, pulls and removals that were cut off; absolute paths. */
   readonly files: readonly string[];
   /** Bytes on the host that this gives back. */
   readonly actual: number;
 }
 
-/** Plans a prune. Must be called, and carried out, while no image is being built (`imageLock`). */
+/** Plans a prune. Must be called, and carried out, while no image is being built or pulled (`imageLock`). */
 export async function planPrune(images: string, used: ReadonlySet<string>): Promise<PrunePlan> {
   const all = await listImages(images);
   const leaving = all.filter(({ digest }) => !used.has(digest));
   const kernels = new Set<string>();
   for (const entry of all) {
-    if (used.has(entry.digest) && entry.state === 'whole') kernels.add(entry.image.manifest.kernelDigest);
+    const built = used.has(entry.digest) ? builtOf(entry) : undefined;
+    if (built) kernels.add(built.manifest.kernelDigest);
   }
   const archives = (await namesIn(kernelFolder(images)))
     .filter((name) => !kernels.has(name.replace(/\.tar\.gz$/, '')))
     .map((name) => join(kernelFolder(images), name));
   const leftovers = (await namesIn(images))
-    .filter((name) => /^\.(leaving|building)-|^build-.*\.log$/.test(name))
+    .filter((name) => /^\.(leaving|building|pulling)-|^build-.*\.log$/.test(name))
     .map((name) => join(images, name));
   const files = [...archives, ...leftovers];
   const sizes = [...leaving.map(({ actual }) => actual), ...(await Promise.all(files.map(folderSize)))];

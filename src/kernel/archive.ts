@@ -5,7 +5,7 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
 import { parseKernelManifest } from '../image/kernel-store.ts';
-import { flush } from '../image/pack.ts';
+import { flush } from '../image/publish.ts';
 import type { Builder } from './builder.ts';
 import type { Facts } from './pipeline.ts';
 

@@ -1,8 +1,19 @@
+import { isCloudImage, type Spec } from '../template/spec.ts';
+
 /** An entry of Lima's `images`. */
 export interface LimaImage {
   readonly location: string;
   readonly arch: 'x86_64' | 'aarch64';
   readonly digest?: string;
+}
+
+/** The images of a spec: its own if it names one, else Ubuntu's, after one that is there already. */
+export function imagesOf({ image }: Pick<Spec, 'image'>, local: string | undefined): readonly LimaImage[] {
+  const arch = process.arch === 'arm64' ? 'aarch64' : 'x86_64';
+  if (!isCloudImage(image))
+    return local === undefined ? ubuntuMinimal : [{ location: local, arch }, ...ubuntuMinimal];
+  const { location, digest } = image;
+  return [{ location, arch: image.arch ?? arch, ...(digest === undefined ? {} : { digest }) }];
 }
 
 const releases = 'https://cloud-images.ubuntu.com/minimal/releases/noble';

@@ -2,7 +2,7 @@ import * as v from 'valibot';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import type { RunOptions, RunResult } from '../host/run.ts';
-import { minimumLimaVersion } from './yaml.ts';
+import { howToInstallLima, limaHas, oldestLima, parseLimaVersion, type LimaVersion } from './version.ts';
 
 export interface LimactlOptions extends Pick<RunOptions, 'effect' | 'deadline' | 'signal' | 'env'> {
   /** Told each message of Lima's log as it comes, without the part of it that spoke. */
@@ -42,12 +42,13 @@ export async function limactl(
   }
 }
 
-const howToInstall = 'https://lima-vm.io/docs/installation/';
+const noImage =
+  'is there a network? Run the same command again: Lima begins anew\n(on Linux zfsdev image build --flavour cloud makes an image that need not be downloaded)';
 
 /** Of Linux's packagers few have it. */
 function missing(failure: Failure): Failure {
   return new Failure('dependency', failure.message, {
-    hint: `install Lima: ${howToInstall}\n(or, without it: --driver qemu)`,
+    hint: `install Lima: ${howToInstallLima}\n(or, without it: --driver qemu)`,
     cause: failure,
   });
 }
@@ -75,29 +76,25 @@ function inItsOwnWords(verb: string, failure: Failure): Failure {
   const detail = before.map((message) => message?.msg ?? '').join('\n');
   return new Failure('process', `limactl ${verb} failed: ${fatal ?? failure.message}`, {
     ...(fatal === undefined ? { detail: failure.detail ?? '' } : detail ? { detail } : {}),
+    ...(fatal?.includes('failed to download') ? { hint: noImage } : {}),
     cause: failure,
   });
 }
 
-/** @throws Failure `dependency` if limactl is missing or older than what the generated files need. */
-export async function requireLimactl(ctx: Context, home: string): Promise<void> {
+/** The version of limactl. @throws Failure `dependency` if it is missing or older than what is supported */
+export async function requireLimactl(ctx: Context, home: string): Promise<LimaVersion> {
   const { stdout } = await limactl(ctx, home, ['--version'], {
     effect: 'read',
     deadline: 30_000,
     signal: ctx.signal,
   });
-  const version = /(\d+)\.(\d+)\.(\d+)/.exec(stdout);
+  const text = stdout.trim().split(' ').at(-1) ?? '';
+  const version = parseLimaVersion(text);
   if (!version) throw new Failure('dependency', `limactl does not tell its version: ${stdout.trim()}`);
-  const number = (text: string): number =>
-    text.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0);
-  if (number(version[0]) >= number(minimumLimaVersion)) return;
-  throw new Failure(
-    'dependency',
-    `limactl ${version[0]} is too old: ${minimumLimaVersion} or later is needed`,
-    {
-      hint: `install a later one: ${howToInstall}`,
-    },
-  );
+  if (limaHas(version, oldestLima)) return version;
+  throw new Failure('dependency', `limactl ${text} is too old: ${oldestLima} or later is needed`, {
+    hint: `install a later one: ${howToInstallLima}`,
+  });
 }
 
 const listing = v.object({
@@ -106,6 +103,8 @@ const listing = v.object({
   cpus: v.number(),
   memory: v.number(),
   disk: v.number(),
+  /** `qemu`, `vz` ... */
+  vmType: v.optional(v.string()),
 });
 
 /** What `limactl list --json` tells of an instance; sizes in bytes, `disk` as configured. */

@@ -2,12 +2,13 @@ import { Document, isMap, isScalar, type Pair, type Scalar, visit } from 'yaml';
 import { exactBytes, formatBytes } from '../core/bytes.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import { worstCaseTotal, type Spec } from '../template/spec.ts';
-import { ubuntuMinimal, type LimaImage } from './images.ts';
+import { imagesOf } from './images.ts';
 import { probesOf } from './probes.ts';
 import { readProvisionScripts, type ProvisionScript } from './provision.ts';
+import { limaHas, oldestLima, type LimaVersion } from './version.ts';
 
-/** The first Lima that knows `mode: data`, and with it the oldest that can use the files. */
-export const minimumLimaVersion = '1.1.0';
+/** The first Lima that writes files into the guest itself, by `mode: data`. */
+const dataSince = '1.1.0';
 
 const configFolder = 'lima-configs';
 const ourConfigs: ReadonlyMap<string, string> = new Map([
@@ -17,9 +18,12 @@ const ourConfigs: ReadonlyMap<string, string> = new Map([
   ['combined', 'zfs-combined.yaml'],
 ]);
 
-/** The file that holds a template's Lima YAML: one in `lima-configs/` for our own, beside the user for theirs. */
-export function limaFile(spec: Pick<Spec, 'template' | 'name'>): string {
-  const ours = ourConfigs.get(spec.template);
+/**
+ * The file that holds a template's Lima YAML: one in `lima-configs/` for our own, fit for every Lima; beside the user for
+ * theirs, and for what is made for one version of Lima.
+ */
+export function limaFile(spec: Pick<Spec, 'template' | 'name'>, limaVersion?: LimaVersion): string {
+  const ours = limaVersion ? undefined : ourConfigs.get(spec.template);
   return ours === undefined ? `${spec.name}.lima.yaml` : `${configFolder}/${ours}`;
 }
 
@@ -31,9 +35,15 @@ export interface DriverExtras {
   readonly image?: string;
 }
 
+export interface RenderOptions {
+  /** The Lima that is to read it; without one, every supported version can. */
+  readonly limaVersion?: LimaVersion | undefined;
+  readonly extras?: DriverExtras;
+}
+
 /** The Lima YAML of a spec, with the scripts of `provision/`; see `renderLimaYaml`. */
-export async function renderLima(spec: Spec, extras?: DriverExtras): Promise<string> {
-  return renderLimaYaml(spec, await readProvisionScripts(spec), extras);
+export async function renderLima(spec: Spec, options?: RenderOptions): Promise<string> {
+  return renderLimaYaml(spec, await readProvisionScripts(spec), options);
 }
 
 /**
@@ -44,25 +54,32 @@ export async function renderLima(spec: Spec, extras?: DriverExtras): Promise<str
 export function renderLimaYaml(
   spec: Spec,
   scripts: readonly ProvisionScript[],
-  extras?: DriverExtras,
+  { limaVersion, extras }: RenderOptions = {},
 ): string {
+  const hasData = limaVersion !== undefined && limaHas(limaVersion, dataSince);
+  const settings = spec.pool && poolSettings(renderPoolConf(spec.pool), hasData);
   const content = {
-    minimumLimaVersion,
+    minimumLimaVersion: hasData && settings ? dataSince : oldestLima,
     cpus: spec.cpus,
     memory: exactBytes(spec.memory),
     disk: exactBytes(spec.disk),
-    images: extras?.image === undefined ? ubuntuMinimal : [localImage(extras.image), ...ubuntuMinimal],
+    images: imagesOf(spec, extras?.image),
     mounts: [],
     containerd: { system: false, user: false },
     plain: true,
-    provision: [...(extras ? [{ mode: 'system', script: rootLogin }] : []), ...provisionOf(spec, scripts)],
+    // The settings come before the script that reads them.
+    provision: [
+      ...(extras ? [{ mode: 'system', script: rootLogin }] : []),
+      ...(settings ? [settings] : []),
+      ...scripts.map(({ text }) => ({ mode: 'system', script: text })),
+    ],
     probes: probesOf(spec),
     message: message(spec),
   };
   refuseGoTemplates([content.provision, content.probes]);
   const document = new Document(content);
   for (const [key, text] of notes(spec)) comment(document, key, text);
-  return `${extras ? `# ${extras.marker}\n` : header(spec)}${document.toString({ lineWidth: 0, blockQuote: 'literal' })}`;
+  return `${extras ? `# ${extras.marker}\n` : header(spec, limaVersion)}${document.toString({ lineWidth: 0, blockQuote: 'literal' })}`;
 }
 
 /** zfsdev's commands are root's on every machine; Lima gives its key to a user of the host's name only. */
@@ -74,19 +91,12 @@ cat /home/*/.ssh/authorized_keys >/root/.ssh/authorized_keys
 chmod 0600 /root/.ssh/authorized_keys
 `;
 
-function localImage(location: string): LimaImage {
-  return { location, arch: process.arch === 'arm64' ? 'aarch64' : 'x86_64' };
-}
-
-function provisionOf(spec: Spec, scripts: readonly ProvisionScript[]): object[] {
-  const conf = spec.pool && {
-    mode: 'data',
-    path: '/etc/zfsdev/pool.conf',
-    content: renderPoolConf(spec.pool),
-    owner: 'root:root',
-    permissions: '644',
-  };
-  return [...(conf ? [conf] : []), ...scripts.map(({ text }) => ({ mode: 'system', script: text }))];
+/** An entry of `provision` that puts the pool's settings where `pool.sh` looks for them, at each boot anew. */
+function poolSettings(conf: string, hasData: boolean): object {
+  const path = '/etc/zfsdev/pool.conf';
+  if (hasData) return { mode: 'data', path, content: conf, owner: 'root:root', permissions: '644' };
+  const script = `#!/bin/sh\nset -eu\nmkdir -p /etc/zfsdev\ncat >${path} <<'EOF'\n${conf}EOF\n`;
+  return { mode: 'system', script };
 }
 
 /** Lima shows it after the start, and replaces `{{.Name}}` by the name that the user gave. */
@@ -122,8 +132,9 @@ function notes(spec: Spec): [key: string, text: string][] {
   ];
 }
 
-function header(spec: Spec): string {
-  const file = limaFile(spec);
+function header(spec: Spec, limaVersion: LimaVersion | undefined): string {
+  const file = limaFile(spec, limaVersion);
+  const flag = limaVersion ? ` --lima-version ${limaVersion.numbers}` : '';
   const check = spec.pool
     ? `limactl shell ${spec.name} sudo zpool status ${spec.pool.name}`
     : `limactl shell ${spec.name}`;
@@ -139,7 +150,7 @@ function header(spec: Spec): string {
     '',
     'Generated, so change the template and not this file:',
     '',
-    `  zfsdev render ${spec.template} >${file}`,
+    `  zfsdev render ${spec.template}${flag} >${file}`,
   ]
     .map((line) => `${`# ${line}`.trimEnd()}\n`)
     .join('');

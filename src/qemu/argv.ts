@@ -1,5 +1,13 @@
 import { MiB } from '../core/bytes.ts';
-import { agentGuestPort, serialPorts, type Accelerator, type Architecture, type Machine } from './machine.ts';
+import {
+  agentGuestPort,
+  serialPorts,
+  type Accelerator,
+  type Architecture,
+  type Boot,
+  type Flash,
+  type Machine,
+} from './machine.ts';
 import { optionString } from './option-string.ts';
 
 /** PCI ports that are left free for disks added to a running machine. */
@@ -24,6 +32,7 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
     ...boot(machine),
     ...ports(),
     ...disk(machine),
+    ...seed(machine),
     ...modules(machine),
     ...network(machine),
     ...entropy(),
@@ -97,8 +106,37 @@ function memory({ memory: size, ram = { kind: 'own' } }: Machine): string[] {
   ];
 }
 
-function boot({ kernel, initrd, commandLine }: Machine): string[] {
-  return ['-kernel', kernel, '-initrd', initrd, '-append', commandLine, '-no-reboot', '-rtc', 'base=utc'];
+function boot({ boot: from }: Machine): string[] {
+  const clock = ['-rtc', 'base=utc'];
+  if (from.kind === 'firmware') return [...firmware(from), ...clock];
+  const { kernel, initrd, commandLine } = from;
+  return ['-kernel', kernel, '-initrd', initrd, '-append', commandLine, '-no-reboot', ...clock];
+}
+
+/**
+ * `strict`: only what has a place in the order is tried, so that no firmware looks for a network to boot from. A guest that
+ * restarts does so, as its own system may want to after an update.
+ */
+function firmware({ uefi }: Extract<Boot, { kind: 'firmware' }>): string[] {
+  const flash = (name: string, { path: filename, format }: Flash, isReadOnly: boolean): string[] => [
+    '-blockdev',
+    JSON.stringify({
+      driver: format,
+      'node-name': name,
+      'read-only': isReadOnly,
+      file: { driver: 'file', filename, 'read-only': isReadOnly },
+    }),
+  ];
+  const parts = uefi
+    ? [
+        ...flash('firmware', uefi.code, true),
+        ...['-machine', 'pflash0=firmware'],
+        ...(uefi.variables
+          ? [...flash('variables', uefi.variables, false), '-machine', 'pflash1=variables']
+          : []),
+      ]
+    : [];
+  return [...parts, '-boot', 'strict=on'];
 }
 
 function ports(): string[] {
@@ -113,7 +151,7 @@ function ports(): string[] {
  * the host loses nothing that the guest was told is safe. Threads for I/O: io_uring and native AIO want O_DIRECT to
  * be asynchronous, or aren't there on every host.
  */
-function disk({ disk: filename }: Machine): string[] {
+function disk({ disk: filename, boot: from }: Machine): string[] {
   const cache = { direct: false, 'no-flush': false };
   return [
     '-blockdev',
@@ -134,7 +172,28 @@ function disk({ disk: filename }: Machine): string[] {
       discard: 'unmap',
       'detect-zeroes': 'unmap',
     }),
-    ...device({ driver: 'virtio-blk-pci', id: 'blk0', drive: diskNode, serial: 'zfsdev-root' }),
+    ...device({
+      driver: 'virtio-blk-pci',
+      id: 'blk0',
+      drive: diskNode,
+      serial: 'zfsdev-root',
+      ...(from.kind === 'firmware' ? { bootindex: 0 } : {}),
+    }),
+  ];
+}
+
+/** After the disk, whose name in the guest it must not take. */
+function seed({ boot: from }: Machine): string[] {
+  if (from.kind !== 'firmware') return [];
+  const node = {
+    driver: 'raw',
+    'node-name': 'seed',
+    'read-only': true,
+    file: { driver: 'file', filename: from.seed, 'read-only': true },
+  };
+  return [
+    ...['-blockdev', JSON.stringify(node)],
+    ...device({ driver: 'virtio-blk-pci', id: 'blk1', drive: 'seed', serial: 'zfsdev-seed' }),
   ];
 }
 
@@ -150,11 +209,12 @@ function modules({ modules: filename }: Machine): string[] {
 }
 
 function network({ mac, sshPort, commandPort }: Machine): string[] {
+  const command = commandPort === undefined ? '' : `,hostfwd=tcp:127.0.0.1:${commandPort}-:${agentGuestPort}`;
   return [
     // An option string: JSON is taken by 7.2 and later only.
     ...[
       '-netdev',
-      `${optionString('user', { id: 'net0', hostfwd: `tcp:127.0.0.1:${sshPort}-:22` })},hostfwd=tcp:127.0.0.1:${commandPort}-:${agentGuestPort}`,
+      `${optionString('user', { id: 'net0', hostfwd: `tcp:127.0.0.1:${sshPort}-:22` })}${command}`,
     ],
     // Without an option ROM nothing offers to boot from the network.
     ...device({ driver: 'virtio-net-pci', id: 'nic0', netdev: 'net0', mac, romfile: '' }),
@@ -203,8 +263,9 @@ function monitor({ qmpSocket }: Machine): string[] {
 }
 
 /** `-S`: whoever restores looks first whether what was read is whole, and then says `cont`. */
-function restore({ restores }: Machine): string[] {
-  return restores ? ['-incoming', 'defer', '-S'] : [];
+function restore({ restores, paused }: Machine): string[] {
+  if (restores) return ['-incoming', 'defer', '-S'];
+  return paused ? ['-S'] : [];
 }
 
 /**

@@ -1,5 +1,4 @@
 import { realpath, rm } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename, dirname, relative } from 'node:path';
 import * as v from 'valibot';
 import { bytes, type Bytes } from '../core/bytes.ts';
@@ -210,7 +209,7 @@ export async function check(ctx: Context, path: string): Promise<CheckResult> {
 }
 
 /** Hours for a disk of hundreds of gigabytes, read or written in full; an interrupt ends it sooner. */
-const wholeDiskDeadline = 6 * 3_600_000;
+export const wholeDiskDeadline = 6 * 3_600_000;
 
 /**
  * Writes what a qcow2 stores, and no more, compressed into an empty file (whose mode stays) that will stand on the same
@@ -236,56 +235,14 @@ export async function compactTo(ctx: Context, disk: string, target: string): Pro
   );
 }
 
-/**
- * True if a guest would read the same from both, which are of one virtual size in bytes. Comparing takes one processor, so
- * that parts of the disk are compared beside each other.
- */
-export async function compare(ctx: Context, a: string, b: string, virtual: number): Promise<boolean> {
-  const count = Math.max(1, Math.min(mostParts, availableParallelism(), Math.floor(virtual / leastPart)));
-  const size = Math.ceil(virtual / count / sector) * sector;
-  const parts = Array.from({ length: count }, (_, i) => ({
-    offset: i * size,
-    size: Math.min(size, virtual - i * size),
-  }));
-  // All have ended before anything is said of one: nothing goes on reading behind its owner's back.
-  const found = await Promise.allSettled(parts.map((part) => comparePart(ctx, a, b, part)));
-  return found.every((each) => {
-    if (each.status === 'rejected') throw each.reason;
-    return each.value;
-  });
-}
-
-const mostParts = 4;
-const leastPart = 256 * 2 ** 20;
-const sector = 512;
-
-interface Part {
-  /** Bytes, in whole sectors. */
-  readonly offset: number;
-  readonly size: number;
-}
-
-async function comparePart(ctx: Context, a: string, b: string, part: Part): Promise<boolean> {
-  const partOf = (filename: string): string =>
-    `json:${JSON.stringify({ driver: 'raw', ...part, file: { driver: 'qcow2', file: { driver: 'file', filename } } })}`;
-  const { exitCode } = await ctx.run(['qemu-img', 'compare', '-q', partOf(a), partOf(b)], {
-    effect: 'read',
-    deadline: wholeDiskDeadline,
-    signal: ctx.signal,
-    orphanSignal: 'KILL',
-    accept: [1],
-  });
-  return exitCode === 0;
-}
-
 const deadline = 120_000;
 
-/** Every path is absolute: one without a slash before a colon would be taken for a protocol. */
-async function img(
+/** Runs qemu-img. Every path is absolute: one without a slash before a colon would be taken for a protocol. */
+export async function img(
   ctx: Context,
   effect: 'read' | 'write',
   args: readonly string[],
-  options: Partial<Pick<RunOptions, 'accept' | 'deadline' | 'orphanSignal'>> = {},
+  options: Partial<Pick<RunOptions, 'accept' | 'deadline' | 'orphanSignal' | 'onLine'>> = {},
 ): Promise<string> {
   const { stdout } = await ctx.run(['qemu-img', ...args], {
     effect,
@@ -296,7 +253,7 @@ async function img(
   return stdout;
 }
 
-async function askJson<T>(
+export async function askJson<T>(
   ctx: Context,
   args: readonly string[],
   schema: v.GenericSchema<unknown, T>,

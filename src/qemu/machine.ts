@@ -10,6 +10,29 @@ export type Accelerator = 'kvm' | 'hvf' | 'tcg';
 export type Ram =
   { readonly kind: 'own' } | { readonly kind: 'file'; readonly path: string; readonly shared: boolean };
 
+/** From where a machine boots. */
+export type Boot =
+  | {
+      readonly kind: 'kernel';
+      readonly kernel: string;
+      readonly initrd: string;
+      readonly commandLine: string;
+    }
+  | {
+      /** From its own disk. */
+      readonly kind: 'firmware';
+      /** Without: by the BIOS that QEMU brings along. */
+      readonly uefi?: { readonly code: Flash; readonly variables?: Flash };
+      /** A disk that is only read, with the settings of this machine. */
+      readonly seed: string;
+    };
+
+/** A file that is flash memory to the machine. */
+export interface Flash {
+  readonly path: string;
+  readonly format: 'raw' | 'qcow2';
+}
+
 /** All that the argv planner needs to know of one machine; every path is absolute. */
 export interface Machine {
   readonly name: string;
@@ -17,17 +40,15 @@ export interface Machine {
   readonly accelerator: Accelerator;
   readonly cpus: number;
   readonly memory: Bytes;
-  readonly kernel: string;
-  readonly initrd: string;
-  readonly commandLine: string;
+  readonly boot: Boot;
   readonly disk: string;
   /** A file system with the modules of a kernel that isn't the image's own; it is only read. */
   readonly modules?: string;
   readonly mac: string;
   /** ssh of the guest on this port of 127.0.0.1. */
   readonly sshPort: number;
-  /** The command channel's agent in the guest on this port of 127.0.0.1. */
-  readonly commandPort: number;
+  /** The command channel's agent in the guest on this port of 127.0.0.1; without one, nothing leads to it. */
+  readonly commandPort?: number;
   readonly qmpSocket: string;
   readonly agentSocket: string;
   /** Files that take the console and the event line (see `serialPorts`). */
@@ -38,7 +59,19 @@ export interface Machine {
   readonly ram?: Ram;
   /** Waits to be told by QMP what saved state to take over, and stands still afterwards, instead of booting. */
   readonly restores?: boolean;
+  /** Stands still before its first instruction, to be told what to run. */
+  readonly paused?: boolean;
 }
+
+/** No place for any of a machine's files: what is left tells whether saved memory fits it. */
+export const nowhere = {
+  disk: '',
+  qmpSocket: '',
+  agentSocket: '',
+  consoleLog: '',
+  eventLog: '',
+  pidFile: '',
+} as const satisfies Partial<Machine>;
 
 /** The port the agent listens on in the guest (zfsdev-agent.service). */
 export const agentGuestPort = 1023;

@@ -86,7 +86,7 @@ export async function heldBySnapshots(path: string): Promise<number> {
     const header = readHeader(file.fd, found);
     if (header.saved.length === 0) return 0;
     const active = new Set<number>();
-    await visitClusters(file, header, header.active, ({ offset }) => active.add(offset));
+    await visitClusters(file, header, guestTable(header), ({ offset }) => active.add(offset));
     return sizeOfSnapshots(file, header, (offset) => !active.has(offset));
   });
 }
@@ -277,8 +277,18 @@ export async function visitSecondTable(
   }
 }
 
+/**
+ * The part of the first table that the guest's own state of the disk takes. What lies behind it is memory that is just being
+ * saved, or was: a running QEMU writes down only later that it belongs to the snapshot alone.
+ */
+export function guestTable({ virtual, clusterSize, extendedL2, active }: Qcow2Header): Table {
+  const perTable = clusterSize / (extendedL2 ? 16 : 8);
+  const entries = Math.min(active.entries, Math.ceil(virtual / clusterSize / perTable));
+  return { offset: active.offset, entries };
+}
+
 /** Calls back for each cluster that a state of the disk holds in this file. */
-async function visitClusters(
+export async function visitClusters(
   file: FileHandle,
   header: Qcow2Header,
   table: Table,

@@ -37,6 +37,26 @@ export interface BlockJob {
   readonly status: string;
 }
 
+/** One node of QEMU's block layer, as far as snapshots go. */
+export interface BlockNode {
+  readonly 'node-name'?: string;
+  readonly image: {
+    readonly snapshots?: readonly {
+      readonly id: string;
+      readonly name: string;
+      /** Bytes. */
+      readonly 'vm-state-size': number;
+    }[];
+  };
+}
+
+type SnapshotJobArguments = {
+  readonly 'job-id': string;
+  readonly tag: string;
+  /** Names of nodes. */
+  readonly devices: readonly string[];
+};
+
 export interface MigrationInfo {
   readonly status?: string;
   readonly 'error-desc'?: string;
@@ -58,6 +78,23 @@ export interface Commands {
   cont: { arguments: undefined; returns: Nothing };
   'query-jobs': { arguments: undefined; returns: readonly JobInfo[] };
   'job-dismiss': { arguments: { readonly id: string }; returns: Nothing };
+  'job-cancel': { arguments: { readonly id: string }; returns: Nothing };
+  'snapshot-save': { arguments: SnapshotJobArguments & { readonly vmstate: string }; returns: Nothing };
+  'snapshot-load': { arguments: SnapshotJobArguments & { readonly vmstate: string }; returns: Nothing };
+  'snapshot-delete': { arguments: SnapshotJobArguments; returns: Nothing };
+  transaction: {
+    arguments: {
+      readonly actions: readonly {
+        readonly type: 'blockdev-snapshot-internal-sync';
+        readonly data: { readonly device: string; readonly name: string };
+      }[];
+    };
+    returns: Nothing;
+  };
+  'query-named-block-nodes': {
+    arguments: { readonly flat: true };
+    returns: readonly BlockNode[];
+  };
   'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
   'migrate-set-capabilities': {
     arguments: {

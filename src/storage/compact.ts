@@ -7,7 +7,8 @@ import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
-import { check, compactTo, compare } from '../qemu/img.ts';
+import { compare } from '../qemu/compare.ts';
+import { check, compactTo } from '../qemu/img.ts';
 import { reserveCopy } from '../vm/admission.ts';
 import { mainDisk } from '../vm/machine-files.ts';
 import type { Instance } from '../vm/instance.ts';
@@ -53,7 +54,7 @@ export async function compactDisk(
       await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
         writeAnew(ctx, name, disk, compacted),
       );
-      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, disk, compacted));
+      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
       if (disk.snapshots === 0 && actualSize(compacted) >= disk.actual) {
         await rm(compacted, { force: true });
         return;
@@ -136,9 +137,9 @@ async function soundDisk(
   return disk;
 }
 
-async function verify(ctx: Context, old: DiskUsage, made: string): Promise<void> {
+async function verify(ctx: Context, old: string, made: string): Promise<void> {
   const { corruptions, errors } = await check(ctx, made);
-  if (corruptions + errors > 0 || !(await compare(ctx, old.path, made, old.virtual))) {
+  if (corruptions + errors > 0 || !(await compare(ctx, old, made))) {
     throw new Failure('process', 'the new disk is not the same as the old one, which stays', {
       hint: 'try again, and report it if it happens twice',
     });

@@ -1,5 +1,5 @@
 import type { HostFilesystem } from '../host/free-space.ts';
-import { totalOf, type Usage } from './usage.ts';
+import { totalOf, type MachineUsage, type Usage } from './usage.ts';
 
 /** One thing before and after, in bytes; undefined where it wasn't there. */
 export interface Change {
@@ -42,26 +42,24 @@ export interface UsageDifference {
 
 export function differenceOf(before: Usage, after: Usage): UsageDifference {
   return {
-    machines: pairs(before.machines, after.machines, ({ driver, name }) => `${driver} ${name}`).map(
-      ([was, is, some]) => {
-        const disks = pairs(was?.disks ?? [], is?.disks ?? [], ({ path }) => path).map(
-          ([old, now, { path }]) => ({
-            path,
-            ...change(old?.actual, now?.actual),
-          }),
-        );
-        const whole = (machine: typeof some | undefined): number | undefined =>
-          machine && machine.other + machine.disks.reduce((sum, { actual }) => sum + actual, 0);
-        const { name, driver } = some;
-        return {
-          name,
-          driver,
-          disks,
-          other: change(was?.other, is?.other),
-          ...change(whole(was), whole(is)),
-        };
-      },
-    ),
+    machines: pairs(before.machines, after.machines, machineKey).map(([was, is, some]) => {
+      const disks = pairs(was?.disks ?? [], is?.disks ?? [], ({ path }) => path).map(
+        ([old, now, { path }]) => ({
+          path,
+          ...change(old?.actual, now?.actual),
+        }),
+      );
+      const whole = (machine: typeof some | undefined): number | undefined =>
+        machine && machine.other + machine.disks.reduce((sum, { actual }) => sum + actual, 0);
+      const { name, driver } = some;
+      return {
+        name,
+        driver,
+        disks,
+        other: change(was?.other, is?.other),
+        ...change(whole(was), whole(is)),
+      };
+    }),
     shared: pairs(before.shared, after.shared, ({ what, key }) => `${what} ${key}`).map(
       ([was, is, { what, key }]) => ({ what, key, ...change(was?.actual, is?.actual) }),
     ),
@@ -70,6 +68,11 @@ export function differenceOf(before: Usage, after: Usage): UsageDifference {
     ),
     total: change(totalOf(before), totalOf(after)),
   };
+}
+
+/** Lima may have one of zfsdev's and one of the user's own of the same name. */
+function machineKey({ driver, foreign, name }: MachineUsage): string {
+  return `${foreign ? 'foreign' : driver} ${name}`;
 }
 
 function freeOf({ path, free }: HostFilesystem, after: HostFilesystem): FilesystemChange {

@@ -15,13 +15,15 @@ export interface Sample {
   readonly machines: readonly MachineSample[];
   readonly shared: readonly SharedSample[];
   readonly filesystems: readonly { readonly path: string; readonly free: number; readonly total: number }[];
-  /** All that zfsdev's own machines and what they stand on take; Lima's are looked at only now and then. */
+  /** All that zfsdev's own machines and what they stand on take. */
   readonly total: number;
 }
 
 export interface MachineSample {
   readonly name: string;
   readonly driver: 'qemu' | 'lima';
+  /** One of Lima's that zfsdev neither made nor adopted; looked at only now and then. */
+  readonly foreign?: true;
   /** Of all its disks. */
   readonly actual: number;
   readonly virtual: number;
@@ -42,9 +44,10 @@ export function sampleOf(
   return {
     at: now,
     scope: names.length > 0 ? 'some' : all ? 'all' : 'own',
-    machines: machines.map(({ name, driver, disks }) => ({
+    machines: machines.map(({ name, driver, foreign, disks }) => ({
       name,
       driver,
+      ...(foreign ? { foreign } : {}),
       actual: disks.reduce((sum, { actual }) => sum + actual, 0),
       virtual: disks.reduce((sum, { virtual }) => sum + virtual, 0),
     })),
@@ -140,7 +143,12 @@ export function lineOf({ at, scope, machines, shared, filesystems, total }: Samp
   return JSON.stringify({
     at,
     scope,
-    m: machines.map(({ name, driver, actual, virtual }) => [name, driver, actual, virtual]),
+    m: machines.map(({ name, driver, foreign, actual, virtual }) => [
+      name,
+      foreign ? 'foreign' : driver,
+      actual,
+      virtual,
+    ]),
     s: shared.map(({ what, key, actual }) => [what, key, actual]),
     f: filesystems.map(({ path, free, total: size }) => [path, free, size]),
     total,
@@ -158,9 +166,10 @@ function sampleFrom(line: string): Sample | undefined {
       at,
       scope,
       total,
-      machines: rowsOf(m, 2).map(([name, driver, [actual = 0, virtual = 0]]) => ({
+      machines: rowsOf(m, 2).map(([name, kind, [actual = 0, virtual = 0]]) => ({
         name,
-        driver: driver === 'lima' ? 'lima' : 'qemu',
+        driver: kind === 'qemu' ? 'qemu' : 'lima',
+        ...(kind === 'foreign' ? { foreign: true } : {}),
         actual,
         virtual,
       })),

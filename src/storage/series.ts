@@ -28,23 +28,30 @@ export interface Growth {
   readonly change: number;
 }
 
+interface MachineSeries {
+  readonly name: string;
+  readonly driver: 'qemu' | 'lima';
+  readonly foreign: boolean;
+  readonly points: Point[];
+}
+
 /** Samples as series: each machine by its name, then all that is shared, then everything of zfsdev's own. */
 export function seriesOf(samples: readonly Sample[]): Series[] {
-  const machines = new Map<string, { name: string; driver: 'qemu' | 'lima'; points: Point[] }>();
+  const machines = new Map<string, MachineSeries>();
   const [shared, all]: [Point[], Point[]] = [[], []];
   for (const sample of samples) {
     const { at, scope } = sample;
     const present = new Set<string>();
-    for (const { name, driver, actual } of sample.machines) {
-      const key = `${driver} ${name}`;
+    for (const { name, driver, foreign = false, actual } of sample.machines) {
+      const key = `${foreign ? 'foreign' : driver} ${name}`;
       present.add(key);
-      const known = machines.get(key) ?? { name, driver, points: [] };
+      const known = machines.get(key) ?? { name, driver, foreign, points: [] };
       machines.set(key, known);
       known.points.push({ at, size: actual });
     }
     if (scope === 'some') continue;
-    for (const [key, { driver, points }] of machines) {
-      const lookedFor = driver === 'qemu' || scope === 'all';
+    for (const [key, { foreign, points }] of machines) {
+      const lookedFor = !foreign || scope === 'all';
       if (lookedFor && !present.has(key) && points.at(-1)?.size !== undefined)
         points.push({ at, size: undefined });
     }
@@ -56,7 +63,7 @@ export function seriesOf(samples: readonly Sample[]): Series[] {
   return [
     ...[...machines.values()]
       .sort((a, b) => (a.name < b.name ? -1 : 1))
-      .map((machine) => series('machine', machine)),
+      .map(({ name, driver, points }) => series('machine', { name, driver, points })),
     ...(shared.length > 0 ? [series('shared', { name: 'shared', points: shared })] : []),
     ...(all.length > 0 ? [series('all', { name: 'all', points: all })] : []),
   ];

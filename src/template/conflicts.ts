@@ -2,6 +2,7 @@ import { exactBytes, formatBytes, parseBytes, type Bytes } from '../core/bytes.t
 import { Failure } from '../core/errors.ts';
 import { filesOf, wholeGiB, type Sizing } from './grow.ts';
 import { sizeProperties } from './properties.ts';
+import { imageConflicts } from './image.ts';
 import type { KeyProblem, Template } from './schema.ts';
 import { worstCaseTotal, type WorstCasePart } from './spec.ts';
 
@@ -29,6 +30,7 @@ export function findConflicts(
   return [
     ...(options.diskByFlag ? [] : diskConflicts(sizing)),
     ...partConflicts(values, sizing),
+    ...imageConflicts(values),
     ...(sizing.pool === undefined ? [] : poolConflicts(values, sizing.pool)),
   ];
 }
@@ -61,7 +63,7 @@ function partConflicts(values: Template, { pool, worstCase }: Sizing): KeyProble
 
 function poolConflicts({ image }: Template, pool: NonNullable<Template['pool']>): KeyProblem[] {
   const problems: KeyProblem[] = [];
-  if (image.flavour !== 'zfs') {
+  if (image.flavour === 'base') {
     problems.push(key(['pool'], `needs an image with ZFS, but image.flavour is ${image.flavour}`));
   }
   for (const name of sizeProperties) {

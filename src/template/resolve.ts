@@ -3,6 +3,7 @@ import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
 import { checkDiskFlag, findConflicts } from './conflicts.ts';
 import { resizePool, sizingOf, type Sizing } from './grow.ts';
+import { resolveImage } from './image.ts';
 import { loadTemplate } from './load.ts';
 import type { TemplateSource } from './source.ts';
 import type { PoolSpec, Spec } from './spec.ts';
@@ -71,7 +72,7 @@ export function resolveTemplate(source: TemplateSource, flags: ResolveFlags = {}
     cpus: read.cpus ?? values.cpus,
     memory: read.memory ?? values.memory,
     disk: sizing.disk,
-    image: { flavour: values.image.flavour, suite: read.suite ?? values.image.suite },
+    image: resolveImage(values, read.suite, source.file),
     ...(sizing.pool === undefined ? {} : { pool: poolSpec(sizing.pool) }),
     ...(values.buildTools ? { buildTools: true } : {}),
     worstCase: sizing.worstCase,

@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { Failure } from '../core/errors.ts';
 import { nearest, parseName } from '../core/names.ts';
+import { readDigest, readLocation } from './image.ts';
 import { checkPropertyName, readProperty } from './properties.ts';
 import {
   inOneLine,
@@ -36,9 +37,14 @@ function value<T>(read: Reader<T>) {
   );
 }
 
+// What is left out depends on whether there is a location: see `resolveImage`.
 const image = v.strictObject({
-  flavour: v.optional(value(readChoice('zfs', 'base')), 'zfs'),
-  suite: v.optional(value(readSuite), 'trixie'),
+  flavour: v.exactOptional(value(readChoice('zfs', 'base'))),
+  suite: v.exactOptional(value(readSuite)),
+  location: v.exactOptional(value(readLocation)),
+  digest: v.exactOptional(value(readDigest)),
+  arch: v.exactOptional(value(readChoice('x86_64', 'aarch64'))),
+  firmware: v.exactOptional(value(readChoice('uefi', 'bios'))),
 });
 
 const pool = v.strictObject({

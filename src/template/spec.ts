@@ -31,6 +31,27 @@ export interface KernelChoice {
   readonly release: string;
 }
 
+/** An image that zfsdev builds of Debian packages. */
+export interface BuiltImageSpec {
+  readonly flavour: 'zfs' | 'base';
+  readonly suite: 'trixie' | 'sid';
+}
+
+/** Somebody's cloud image, which a NoCloud seed makes one's own. */
+export interface CloudImageSpec {
+  /** `zfs`: the provisioning brings OpenZFS to it, if it isn't there. */
+  readonly flavour: 'zfs' | 'base';
+  /** An http(s) address, or the absolute path of a file. */
+  readonly location: string;
+  /** `sha256:` or `sha512:` and hexadecimal digits; always there for an address. */
+  readonly digest?: string;
+  /** What it was made for; anything if left out. */
+  readonly arch?: 'x86_64' | 'aarch64';
+  readonly firmware: 'uefi' | 'bios';
+}
+
+export type ImageSpec = BuiltImageSpec | CloudImageSpec;
+
 /** A template after defaults, flags and validation: the only form that the rest of the code sees. */
 export interface Spec {
   /** The template's name (`zfs-test`), or the path of the user's file. */
@@ -44,13 +65,24 @@ export interface Spec {
   readonly memory: Bytes;
   /** Virtual size of the machine's disk. */
   readonly disk: Bytes;
-  readonly image: { readonly flavour: 'zfs' | 'base'; readonly suite: 'trixie' | 'sid' };
+  readonly image: ImageSpec;
   readonly pool?: PoolSpec;
   /** A kernel of the user's own instead of the image's; `undefined` for that one. */
   readonly kernel?: KernelChoice;
   /** The tools of a kernel build are installed; `undefined` is no. */
   readonly buildTools?: boolean;
   readonly worstCase: readonly WorstCasePart[];
+}
+
+/** True for somebody's cloud image. */
+export function isCloudImage(image: ImageSpec): image is CloudImageSpec {
+  return 'location' in image;
+}
+
+/** The image of a machine that the built-in driver boots from an image of its own; a bug if it is another one. */
+export function builtImage({ image }: Pick<Spec, 'image'>): BuiltImageSpec {
+  if (isCloudImage(image)) throw new Error(`not an image that zfsdev builds: ${image.location}`);
+  return image;
 }
 
 /** The worst case of a machine's disk in bytes: all its parts together. */
@@ -71,6 +103,19 @@ const pool = v.strictObject({
   properties: v.record(v.string(), v.pipe(v.string(), v.regex(propertyValuePattern))),
 });
 
+const flavour = v.picklist(['zfs', 'base']);
+
+const image: v.GenericSchema<unknown, ImageSpec> = v.union([
+  v.strictObject({ flavour, suite: v.picklist(['trixie', 'sid']) }),
+  v.strictObject({
+    flavour,
+    location: v.string(),
+    digest: v.exactOptional(v.string()),
+    arch: v.exactOptional(v.picklist(['x86_64', 'aarch64'])),
+    firmware: v.picklist(['uefi', 'bios']),
+  }),
+]);
+
 // Only the form is checked: a spec was made by `resolveTemplate`, and an instance of an older version with other
 // limits must stay usable.
 const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
@@ -82,7 +127,7 @@ const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
   cpus: count,
   memory: size,
   disk: size,
-  image: v.strictObject({ flavour: v.picklist(['zfs', 'base']), suite: v.picklist(['trixie', 'sid']) }),
+  image,
   pool: v.exactOptional(pool),
   kernel: v.exactOptional(v.strictObject({ digest: v.string(), release: v.string() })),
   buildTools: v.exactOptional(v.boolean()),

@@ -64,7 +64,16 @@ export function plainProgress(write: Write, paint: Paint): Progress {
 }
 
 /** Steps that take so long that nobody should wait for them in silence. */
-const longSteps: readonly StepId[] = ['module', 'packages', 'pack', 'boot', 'warm'];
+const longSteps: readonly StepId[] = [
+  'image',
+  'module',
+  'packages',
+  'pack',
+  'boot',
+  'provision',
+  'warm',
+  'snapshot',
+];
 
 /** Nothing but warnings and what takes long: for commands whose own output is the point (`exec`, `run`). */
 export function quietProgress(write: Write, paint: Paint): Progress {

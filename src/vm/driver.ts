@@ -5,6 +5,7 @@ import type { Channel, Streams } from '../guest/channel.ts';
 import type { Deadline } from '../host/deadline.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Instance } from './instance.ts';
+import type { SnapshotDriver } from './snapshot-driver.ts';
 import type { State } from './state.ts';
 import type { WarmKey } from './warm-key.ts';
 import type { WarmManifest } from './warm-store.ts';
@@ -12,6 +13,8 @@ import type { WarmManifest } from './warm-store.ts';
 export interface CreateOptions {
   /** Debian mirror for an image that must be built first. */
   readonly mirror?: string;
+  /** Go on although an image that must be pulled first might not fit. */
+  readonly overcommit?: boolean;
 }
 
 export interface StopOptions {
@@ -37,6 +40,7 @@ export interface Driver {
   channel(instance: Instance, streams?: Streams): Channel;
   /** Keeps other programs that know the instance from deleting it too, or allows it again; absent where there are none. */
   readonly protect?: (instance: Instance, on: boolean) => Promise<void>;
+  readonly snapshots: SnapshotDriver;
   /** What `create` and `start` would do, line by line, for --dry-run. */
   planned(spec: Spec): Promise<string[]>;
   /** Makes an instance from a warm state; absent where the driver can't. */

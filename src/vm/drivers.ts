@@ -1,6 +1,7 @@
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
-import type { DriverName, Spec } from '../template/spec.ts';
+import { isCloudImage, type DriverName, type Spec } from '../template/spec.ts';
+import { cloudDriver } from './cloud-driver.ts';
 import type { Driver } from './driver.ts';
 import type { Instance } from './instance.ts';
 import { limaDriver } from './lima-driver.ts';
@@ -16,11 +17,18 @@ export function driverName(ctx: Context, spec: Pick<Spec, 'driver'>): DriverName
 }
 
 /** What makes a new machine of this spec. */
-export function driverFor(ctx: Context, spec: Pick<Spec, 'driver'>): Driver {
-  return driverName(ctx, spec) === 'lima' ? limaDriver(ctx) : qemuDriver(ctx);
+export function driverFor(ctx: Context, spec: Pick<Spec, 'driver'> & Partial<Pick<Spec, 'image'>>): Driver {
+  return driverName(ctx, spec) === 'lima' ? limaDriver(ctx) : builtInDriver(ctx, spec);
 }
 
 /** What runs a machine that is there: the driver that made it, whatever is chosen now. */
-export function driverOf(ctx: Context, instance: Pick<Instance, 'state'> | undefined): Driver {
-  return instance?.state.driver === 'lima' ? limaDriver(ctx) : qemuDriver(ctx);
+export function driverOf(
+  ctx: Context,
+  instance: (Pick<Instance, 'state'> & Partial<Pick<Instance, 'spec'>>) | undefined,
+): Driver {
+  return instance?.state.driver === 'lima' ? limaDriver(ctx) : builtInDriver(ctx, instance?.spec);
+}
+
+function builtInDriver(ctx: Context, spec: Partial<Pick<Spec, 'image'>> | undefined): Driver {
+  return spec?.image && isCloudImage(spec.image) ? cloudDriver(ctx) : qemuDriver(ctx);
 }

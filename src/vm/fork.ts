@@ -3,7 +3,7 @@ import type { UndoStack } from '../core/undo.ts';
 import { adoptFork } from '../guest/agent-channel.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { inspectImage } from '../image/store.ts';
+import { builtOf, inspectImage } from '../image/store.ts';
 import { loadDevices } from '../qemu/device-state.ts';
 import { connectQmp } from '../qemu/qmp.ts';
 import type { Spec } from '../template/spec.ts';
@@ -34,7 +34,8 @@ export async function forkMachine(
   const paths = ctx.paths.instance(spec.name);
   const from = ctx.paths.warmState(warm.key);
   const stored = await inspectImage(ctx.paths.images, warm.imageDigest);
-  if (stored?.state !== 'whole') throw new WarmDamaged('the image it stands on is gone');
+  const image = builtOf(stored);
+  if (!image) throw new WarmDamaged('the image it stands on is gone');
   const forked: State = {
     ...state,
     imageDigest: warm.imageDigest,
@@ -43,14 +44,14 @@ export async function forkMachine(
   };
   await writeState(ctx, spec.name, forked);
   const whole = checkWarm(ctx, warm);
-  const identity = layOutIdentity(ctx, spec, forked, stored.image);
+  const identity = layOutIdentity(ctx, spec, forked, image);
   // Both are waited for below; until then a failure of either is not unhandled.
   for (const promise of [whole, identity]) promise.catch(() => undefined);
   try {
     await layOutDisk(ctx, spec, from.disk);
     undo.add('the running machine', () => killMachine(ctx, paths.pid));
     const still: Instance = { name: spec.name, spec, state: forked };
-    const running = await launch(ctx, still, undo, { memory: from.memory, image: stored.image });
+    const running = await launch(ctx, still, undo, { memory: from.memory, image });
     await letGo(ctx, spec, from.devices, whole, deadline);
     await takeIdentity(ctx, running, warm, await identity, deadline);
     const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };

@@ -6,7 +6,7 @@ import type { Context } from '../host/context.ts';
 import { takeInKernel } from '../image/kernel-archive.ts';
 import type { Kernel } from '../image/kernel-store.ts';
 import { hostArchitecture } from '../qemu/binary.ts';
-import type { Spec } from '../template/spec.ts';
+import { isCloudImage, type Spec } from '../template/spec.ts';
 import { checkClaims } from './admission.ts';
 import { driverName } from './drivers.ts';
 import type { Instance } from './instance.ts';
@@ -51,6 +51,11 @@ export function withKernel(ctx: Context, spec: Spec, { digest, manifest }: Kerne
   if (driverName(ctx, spec) !== 'qemu') {
     throw new Failure('unsupported', 'the driver lima boots the kernel of its image', {
       hint: 'add --driver qemu',
+    });
+  }
+  if (isCloudImage(spec.image)) {
+    throw new Failure('unsupported', `a cloud image boots its own kernel, and ${spec.template} has one`, {
+      hint: 'take a template without image.location, like zfs-test',
     });
   }
   const here = { x86_64: 'x86_64', aarch64: 'arm64' }[hostArchitecture()];

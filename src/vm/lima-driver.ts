@@ -14,11 +14,12 @@ import { printable } from '../host/run.ts';
 import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
-import { renderLima } from '../lima/yaml.ts';
-import type { Spec } from '../template/spec.ts';
+import type { LimaVersion } from '../lima/version.ts';
+import { isCloudImage, type Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
 import type { Instance } from './instance.ts';
 import { limaDiskBound, limaFolder, limaMarker, lookAtLima } from './lima-look.ts';
+import { limaSnapshots } from './lima-snapshot.ts';
 import { limaEnvironment, startLima } from './lima-start.ts';
 import { parseState, type State } from './state.ts';
 import { writeState } from './store.ts';
@@ -31,16 +32,22 @@ const socketName = 'ssh.sock.0123456789abcdef';
  * machine has no way in, and no instance that the user made is ever in reach.
  */
 export function limaDriver(ctx: Context): Driver {
+  let asked: Promise<LimaVersion> | undefined;
+  const version = (): Promise<LimaVersion> => (asked ??= requireLimactl(ctx, ctx.paths.lima));
   return {
-    check: (spec) => check(ctx, spec),
+    check: async (spec) => {
+      checkSockets(ctx, spec);
+      await version();
+    },
     claims: (spec) => Promise.resolve([claim(ctx, spec)]),
-    create: (spec, state) => create(ctx, spec, state),
+    create: async (spec, state) => create(ctx, spec, state, await version()),
     start: (instance, undo, deadline) =>
       startLima(ctx, instance, channelOf(ctx, instance, { sudo: true }), undo, deadline),
     stop: (instance, options) => stop(ctx, instance, options),
     remove: (name) => remove(ctx, name),
     channel: (instance, streams) => channelOf(ctx, instance, { streams }),
     protect: (instance, on) => protect(ctx, instance, on),
+    snapshots: limaSnapshots(ctx, (instance) => channelOf(ctx, instance)),
     planned: (spec) =>
       Promise.resolve([
         `write ${ctx.paths.instance(spec.name).lima}`,
@@ -49,19 +56,18 @@ export function limaDriver(ctx: Context): Driver {
   };
 }
 
-async function check(ctx: Context, spec: Spec): Promise<void> {
+function checkSockets(ctx: Context, spec: Spec): void {
   const paths = ctx.paths.instance(spec.name);
   checkSocketPath(join(ctx.paths.lima, spec.name, socketName));
   // The longer of the two that `channelOf` has; ssh appends as much.
   checkSocketPath(`${paths.control}.sudo.0123456789abcdef`);
-  await requireLimactl(ctx, ctx.paths.lima);
 }
 
 function claim(ctx: Context, { name, disk }: Spec): Claim {
   return { what: `the disk of ${name}`, path: ctx.paths.lima, bound: limaDiskBound(disk), allocated: 0 };
 }
 
-async function create(ctx: Context, spec: Spec, state: State): Promise<Instance> {
+async function create(ctx: Context, spec: Spec, state: State, limaVersion: LimaVersion): Promise<Instance> {
   const { lima: file } = ctx.paths.instance(spec.name);
   await makePrivateFolder(ctx.paths.lima);
   const home = await realpath(ctx.paths.lima);
@@ -75,7 +81,9 @@ async function create(ctx: Context, spec: Spec, state: State): Promise<Instance>
   await writeState(ctx, spec.name, placed);
   const image = await localImage(ctx, spec);
   const extras = { marker: limaMarker(placed), ...(image === undefined ? {} : { image }) };
-  await writeFileAtomically(file, await renderLima(spec, extras));
+  // Read only where a machine is made: looking at machines needs no YAML.
+  const { renderLima } = await import('../lima/yaml.ts');
+  await writeFileAtomically(file, await renderLima(spec, { limaVersion, extras }));
   const env = await limaEnvironment(ctx);
   await step(
     ctx.emit,
@@ -98,8 +106,9 @@ async function create(ctx: Context, spec: Spec, state: State): Promise<Instance>
 }
 
 /** The cloud image that was built on this host, if there is one: Lima then downloads nothing. */
-async function localImage(ctx: Context, { image: { flavour, suite } }: Spec): Promise<string | undefined> {
-  if (flavour !== 'zfs') return undefined;
+async function localImage(ctx: Context, { image }: Spec): Promise<string | undefined> {
+  if (isCloudImage(image) || image.flavour !== 'zfs') return undefined;
+  const { suite } = image;
   try {
     return (await findImage(ctx, await recipeOf({ flavour: 'cloud', suite })))?.disk;
   } catch (error) {
@@ -154,7 +163,12 @@ async function removeFromLima(ctx: Context, name: InstanceName, state: State): P
         hint: `LIMA_HOME=${printable([home])} limactl unprotect ${name}`,
       });
     }
-    await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
+    try {
+      await limactl(ctx, home, ['delete', '--force', name], { effect: 'write', deadline: 120_000 });
+    } catch (error) {
+      // Up to 2.0 it deletes the machine, and then fails because of a folder beside it that is none.
+      if (exists(folder)) throw error;
+    }
     return;
   }
   // Without a lima.yaml it is what an interrupted creation left, which limactl itself can't delete.

@@ -12,7 +12,8 @@ import { limactl } from '../lima/limactl.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { hostArchitecture } from '../qemu/binary.ts';
 import type { Instance } from './instance.ts';
-import { limaFolder } from './lima-look.ts';
+import { limaFolder, lookAtLima } from './lima-look.ts';
+import { provisioningFailed } from './provisioning.ts';
 import type { State } from './state.ts';
 import { writeState } from './store.ts';
 
@@ -50,6 +51,7 @@ export async function startLima(
 ): Promise<Instance> {
   const home = instance.state.limaHome ?? ctx.paths.lima;
   const { name } = instance;
+  await requireThere(ctx, instance);
   // Lima leaves a machine running whose start failed.
   undo.add('the running machine', async () => {
     // A connection that can't be closed ends with the machine.
@@ -64,6 +66,15 @@ export async function startLima(
   const started: Instance = { ...instance, state: { ...starting, phase: 'started' } };
   await writeState(ctx, name, started.state);
   return started;
+}
+
+/** What Lima doesn't have it makes anew when told to start it, from a template of its own that shares the user's home. */
+async function requireThere(ctx: Context, instance: Instance): Promise<void> {
+  const { lost, problem } = await lookAtLima(ctx, instance);
+  if (lost === undefined) return;
+  throw new Failure('wrong-state', `"${instance.name}" is broken: ${problem ?? lost}`, {
+    hint: `zfsdev delete ${instance.name} removes what is left of it`,
+  });
 }
 
 async function startWatched(
@@ -97,13 +108,6 @@ async function startWatched(
   } finally {
     over.abort();
   }
-}
-
-function provisioningFailed({ name }: Instance, words: string): Failure {
-  return new Failure('guest', `the provisioning of "${name}" failed`, {
-    detail: words,
-    hint: 'mend the script, then run the same command again',
-  });
 }
 
 /** Lima's "did not receive an event" is a time that ran out; what the machine said last is worth more than that. */

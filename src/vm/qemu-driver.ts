@@ -18,7 +18,7 @@ import { planArgv } from '../qemu/argv.ts';
 import { findQemu, findQemuImg, hostArchitecture } from '../qemu/binary.ts';
 import { measure } from '../qemu/img.ts';
 import { connectQmp } from '../qemu/qmp.ts';
-import type { Spec } from '../template/spec.ts';
+import { builtImage, type Spec } from '../template/spec.ts';
 import type { CreateOptions, Driver, StopOptions } from './driver.ts';
 import { saveWarm } from './warm-save.ts';
 import { forkMachine } from './fork.ts';
@@ -26,15 +26,22 @@ import { layOutDisk, layOutIdentity } from './instance-files.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import { agentTarget } from './agent-target.ts';
-import { machineOf, startMachine } from './qemu-start.ts';
+import { giveBackMemory, qemuSnapshots } from './qemu-snapshot.ts';
+import { kernelBoot, machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import { writeState } from './store.ts';
 
 /** ssh appends a random suffix of this length while it makes its control socket. */
 const controlSuffix = '.0123456789abcdef';
 
+/** With what the driver of cloud images, which has another way of starting, needs besides. */
+export interface QemuDriver extends Driver {
+  /** Lets go of the connection of the start before, whose port may be another machine's by now. */
+  closeChannel(instance: Instance): Promise<void>;
+}
+
 /** Runs instances by qemu-system directly. */
-export function qemuDriver(ctx: Context): Driver {
+export function qemuDriver(ctx: Context): QemuDriver {
   return {
     create: (spec, state, options) => create(ctx, spec, state, options),
     start: async (instance, undo, deadline) => {
@@ -49,6 +56,8 @@ export function qemuDriver(ctx: Context): Driver {
     planned: (spec) => planned(ctx, spec),
     fork: (spec, state, warm, undo, deadline) => forkMachine(ctx, spec, state, warm, undo, deadline),
     saveWarm: (instance, key) => saveWarm(ctx, instance, key),
+    closeChannel: (instance) => closeChannel(ctx, instance),
+    snapshots: qemuSnapshots(ctx),
   };
 }
 
@@ -63,7 +72,7 @@ async function check(ctx: Context, spec: Spec): Promise<void> {
 async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
   const { folder } = ctx.paths.instance(spec.name);
   const { fullyAllocated } = await measure(ctx, { size: spec.disk });
-  const present = await findImage(ctx, await recipeOf(spec.image));
+  const present = await findImage(ctx, await recipeOf(builtImage(spec)));
   return [
     { what: `the disk of ${spec.name}`, path: folder, bound: fullyAllocated, allocated: 0 },
     ...(present ? [] : imageBuildClaims(ctx.paths.images, temporaryFolder(ctx.env))),
@@ -71,22 +80,24 @@ async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
 }
 
 async function planned(ctx: Context, spec: Spec): Promise<string[]> {
-  const image = await findImage(ctx, await recipeOf(spec.image));
+  const wanted = builtImage(spec);
+  const image = await findImage(ctx, await recipeOf(wanted));
   const state: State = { ...newState('qemu'), accelerator: 'tcg' };
   const own = spec.kernel && ctx.paths.kernel(spec.kernel.digest).image;
-  const machine = machineOf(ctx, { name: spec.name, spec, state }, own ?? image?.kernel ?? 'KERNEL');
+  const boot = kernelBoot(own ?? image?.kernel ?? 'KERNEL', ctx.paths.instance(spec.name).initrd);
+  const machine = machineOf(ctx, { name: spec.name, spec, state }, boot);
   const { binary } = await findQemu(ctx, hostArchitecture());
   return [
     image
       ? `use the image ${image.digest.slice(0, 12)}`
-      : `build the image (${spec.image.flavour}, ${spec.image.suite})`,
+      : `build the image (${wanted.flavour}, ${wanted.suite})`,
     `create ${ctx.paths.instance(spec.name).disk}, ${formatBytes(spec.disk)} virtual`,
     `run ${printable([binary, ...planArgv(machine)])}`,
   ];
 }
 
 async function create(ctx: Context, spec: Spec, state: State, options: CreateOptions): Promise<Instance> {
-  const recipe = await recipeOf(spec.image);
+  const recipe = await recipeOf(builtImage(spec));
   // From here on the image counts as used: no prune takes it away between its build and the overlay's creation.
   await writeState(ctx, spec.name, { ...state, imageDigest: recipe.digest });
   const image = await ensureImage(ctx, recipe, options);
@@ -131,6 +142,8 @@ async function stop(ctx: Context, instance: Instance, { force, deadline }: StopO
     await killMachine(ctx, paths.pid);
   }
   await Promise.all([paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })));
+  // It is stopped, whatever its disk is like.
+  await giveBackMemory(ctx, paths.disk).catch(() => undefined);
 }
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {
@@ -141,15 +154,16 @@ async function remove(ctx: Context, name: InstanceName): Promise<void> {
 }
 
 function channelOf(ctx: Context, instance: Instance, streams?: Streams): Channel {
-  const ssh = sshOf(ctx, instance);
+  const ssh = sshOf(ctx, instance, streams);
   const { commandPort } = instance.state;
-  // Commands go to the agent, which costs the guest one process; ssh is there for terminals.
+  // Commands go to the agent, which costs the guest one process; ssh is there for terminals, and guests without an agent.
   return commandPort === undefined
     ? ssh
     : agentChannel(ctx, { ...agentTarget(ctx, instance), fallback: ssh, ...(streams ? { streams } : {}) });
 }
 
-function sshOf(ctx: Context, instance: Instance): Channel {
+/** The way in by ssh. */
+export function sshOf(ctx: Context, instance: Instance, streams?: Streams): Channel {
   const paths = ctx.paths.instance(instance.name);
   return sshChannel(ctx, {
     name: instance.name,
@@ -160,6 +174,7 @@ function sshOf(ctx: Context, instance: Instance): Channel {
       privateKey: ctx.paths.privateKey,
       knownHosts: paths.knownHosts,
     },
+    streams,
   });
 }
 

@@ -83,14 +83,14 @@ export async function waitUntilReady(
           longest: 100,
         });
       } catch (error) {
-        throw explain(error, probe, guest);
+        throw explain(error, probe.hint, guest);
       }
     });
   }
 }
 
 /** A host without room pauses the guest, which would not get ready however long one waits. */
-async function refuseStandstill({ name, standsStill }: Guest): Promise<void> {
+export async function refuseStandstill({ name, standsStill }: Guest): Promise<void> {
   const why = await standsStill();
   if (why === undefined) return;
   throw new Failure('no-space', `the machine "${name}" stands still: ${why}`, {
@@ -131,7 +131,7 @@ function readEvents(eventLog: string): string[] {
 }
 
 /** What the console says, as text: the firmware clears a screen that nobody has. */
-function consoleOf({ consoleLog }: Guest): string {
+export function consoleOf({ consoleLog }: Guest): string {
   const text = readIfExists(consoleLog) ?? '';
   return stripVTControlCharacters(text).replaceAll(/[\r\u001b]/g, '');
 }
@@ -146,12 +146,13 @@ function tellingPart(console: string): string {
   );
 }
 
-function explain(error: unknown, probe: Probe, guest: Guest): unknown {
+/** The failure of a wait with what the machine said last, and a hint where it has none. */
+export function explain(error: unknown, hint: string, guest: Guest): unknown {
   if (!(error instanceof Failure) || error.reason === 'interrupted') return error;
   const tail = tellingPart(consoleOf(guest));
   return new Failure(error.reason, error.message, {
     detail: tail ? `its console ends with:\n${tail}` : 'its console is empty',
-    hint: error.hint ?? probe.hint,
+    hint: error.hint ?? hint,
     data: error.data,
     cause: error,
   });

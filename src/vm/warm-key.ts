@@ -8,8 +8,8 @@ import { recipeOf } from '../image/recipe.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { fingerprint, findQemu, hostArchitecture } from '../qemu/binary.ts';
-import { kernelCommandLine, type Accelerator } from '../qemu/machine.ts';
-import type { Spec } from '../template/spec.ts';
+import { kernelCommandLine, type Accelerator, nowhere } from '../qemu/machine.ts';
+import { builtImage, type Spec } from '../template/spec.ts';
 import { digestOf, hostCpu, warmFormat } from './warm-store.ts';
 
 export interface WarmKey {
@@ -33,7 +33,7 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
   const [{ binary, version }, { accelerator }, { digest }, agent] = await Promise.all([
     findQemu(ctx, architecture),
     chooseAccelerator(ctx, { architecture, choice: spec.accelerator }),
-    recipeOf(spec.image),
+    recipeOf(builtImage(spec)),
     digestOf(agentProgram()),
   ]);
   const devices = planArgv({
@@ -42,20 +42,11 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
     accelerator,
     cpus: spec.cpus,
     memory: bytes(spec.memory),
-    commandLine: kernelCommandLine(architecture),
+    boot: { kind: 'kernel', kernel: '', initrd: '', commandLine: kernelCommandLine(architecture) },
     sshPort: 0,
     commandPort: 0,
     mac: '',
-    ...{
-      kernel: '',
-      initrd: '',
-      disk: '',
-      qmpSocket: '',
-      agentSocket: '',
-      consoleLog: '',
-      eventLog: '',
-      pidFile: '',
-    },
+    ...nowhere,
   });
   const parts = {
     format: warmFormat,

@@ -36,6 +36,8 @@ export interface FakePrograms {
   /** Fails if any program was called in a way that the test didn't expect. */
   verify(): Promise<void>;
   remove(): Promise<void>;
+  /** Both, the second whatever comes of the first. */
+  settle(): Promise<void>;
 }
 
 /** Puts executables on a PATH of their own that play what the test tells, and refuse every other call. */
@@ -58,16 +60,13 @@ export async function fakePrograms(programs: Readonly<Record<string, FakeProgram
       throw error;
     }
   };
-  return {
-    path,
-    calls: () => lines('.calls'),
-    verify: async () => {
-      const unexpected = await lines('.unexpected');
-      if (unexpected.length > 0)
-        throw new Error(`unexpected calls:\n${unexpected.map((argv) => argv.join(' ')).join('\n')}`);
-    },
-    remove: () => rm(path, { recursive: true, force: true }),
+  const verify = async (): Promise<void> => {
+    const unexpected = await lines('.unexpected');
+    if (unexpected.length > 0)
+      throw new Error(`unexpected calls:\n${unexpected.map((argv) => argv.join(' ')).join('\n')}`);
   };
+  const remove = (): Promise<void> => rm(path, { recursive: true, force: true });
+  return { path, calls: () => lines('.calls'), verify, remove, settle: () => verify().finally(remove) };
 }
 
 function script(name: string, calls: readonly ExpectedCall[]): string {

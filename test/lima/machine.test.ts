@@ -1,46 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
+import { lifeOf } from '../support/life.ts';
 import { program, shell } from '../support/zfsdev.ts';
-import { expectNothingLeft, limaMachines, patience } from './support.ts';
+import { diskOf, expectNothingLeft, limaMachines, patience } from './support.ts';
 
 const home = inject('limaHome');
 const zfsdev = shell(home);
 const name = 'zfs-test';
-let folder: string;
-
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'zfsdev-files-'));
-});
-
-afterAll(async () => {
-  await zfsdev('delete', '--force', name);
-  await rm(folder, { recursive: true, force: true });
-});
-
-async function guest(...argv: string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
-  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
-  return stdout.trim();
-}
-
-interface Disk {
-  readonly path: string;
-  readonly virtualBytes: number;
-  readonly actualBytes: number;
-}
-
-/** The disk of the machine, as `usage` tells it. */
-async function diskOf(...flags: string[]): Promise<Disk> {
-  const { stdout } = await zfsdev('usage', '--json', ...flags);
-  const { machines } = JSON.parse(stdout) as { machines: { name: string; disks: Disk[] }[] };
-  const [disk] = machines.find((machine) => machine.name === name)?.disks ?? [];
-  if (!disk) throw new Error(`usage shows no disk of ${name}: ${stdout}`);
-  return disk;
-}
+const { onHost, guest } = lifeOf(zfsdev, name);
 
 // One machine goes through its life; each test begins where the one before it ended.
 describe('a machine that limactl runs', () => {
@@ -72,36 +42,38 @@ describe('a machine that limactl runs', () => {
   });
 
   it('copies files and folders both ways', async () => {
-    const tree = join(folder, 'a tree');
+    const tree = onHost('a tree');
     await mkdir(join(tree, 'inner'), { recursive: true });
     const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 256));
     await writeFile(join(tree, 'inner', 'data.bin'), content);
     expect(await zfsdev('copy', tree, `${name}:/root/`)).toMatchObject({ exitCode: 0 });
     const sum = await guest('sha256sum', '/root/a tree/inner/data.bin');
     expect(sum.split(' ')[0]).toBe(createHash('sha256').update(content).digest('hex'));
-    expect(await zfsdev('copy', `${name}:/root/a tree`, join(folder, 'back'))).toMatchObject({ exitCode: 0 });
-    expect(await readFile(join(folder, 'back', 'inner', 'data.bin'))).toEqual(content);
+    expect(await zfsdev('copy', `${name}:/root/a tree`, onHost('back'))).toMatchObject({ exitCode: 0 });
+    expect(await readFile(join(onHost('back'), 'inner', 'data.bin'))).toEqual(content);
   });
 
   it('is shown with its disk, and refuses to be deleted while it runs', async () => {
-    expect(await diskOf()).toMatchObject({ virtualBytes: 4 * 2 ** 30 });
+    expect(await diskOf(zfsdev, name)).toMatchObject({ virtualBytes: 4 * 2 ** 30 });
     const { stdout } = await zfsdev('inspect', name, '--json');
     expect(JSON.parse(stdout)).toMatchObject({ name, status: 'running' });
     expect(await zfsdev('delete', name)).toMatchObject({ exitCode: 4 });
   });
 
   it('gives room back by trim, stops, and does so by compact', async () => {
-    // What was there and is gone again takes room until it is trimmed, or the disk written anew.
-    await guest('sh', '-c', 'head -c 64M /dev/urandom >/root/junk; sync; rm /root/junk; sync');
+    await guest('sh', '-c', 'head -c 64M /dev/urandom >/root/junk; sync');
+    const { actualBytes: full } = await diskOf(zfsdev, name);
+    await guest('rm', '/root/junk');
     const trim = await zfsdev('trim', name);
     expect({ exitCode: trim.exitCode, stderr: trim.stderr }).toMatchObject({ exitCode: 0 });
+    expect((await diskOf(zfsdev, name)).actualBytes).toBeLessThan(full - 32 * 2 ** 20);
     await guest('sh', '-c', 'echo kept >/testpool/file; zpool sync');
     expect(await zfsdev('stop', name, ...patience)).toMatchObject({ exitCode: 0 });
     expect(JSON.parse((await zfsdev('inspect', name, '--json')).stdout)).toMatchObject({ status: 'stopped' });
-    const before = await diskOf();
+    const before = await diskOf(zfsdev, name);
     const compact = await zfsdev('compact', name);
     expect({ exitCode: compact.exitCode, stderr: compact.stderr }).toMatchObject({ exitCode: 0 });
-    const after = await diskOf();
+    const after = await diskOf(zfsdev, name);
     expect(after.path).toBe(before.path);
     expect(after.actualBytes).toBeLessThanOrEqual(before.actualBytes);
   });

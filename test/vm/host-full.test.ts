@@ -62,6 +62,25 @@ it('a guest on a full host stands still, is told so everywhere, and goes on with
   expect((await zfsdev('resume', 'full')).stdout).toBe('full was not paused');
 });
 
+it('a snapshot that the host has no room for is not there, and the machine goes on', async () => {
+  const create = (...options: string[]): ReturnType<Shell> =>
+    zfsdev('snapshot', 'create', 'full', 's', '--memory', ...options);
+  const refused = await create();
+  expect(refused.exitCode).toBe(3);
+  expect(refused.stderr).toContain('the memory of full can still grow by');
+  const makeRoom = await small.fillUpTo(30 * MiB);
+  const failed = await create('--overcommit');
+  expect(failed.stderr).toContain("the host's disk was full before the snapshot was whole");
+  expect(failed.exitCode).toBe(3);
+  const { stdout } = await zfsdev('snapshot', 'list', 'full', '--json');
+  expect(JSON.parse(stdout)).toMatchObject({ snapshots: [] });
+  await makeRoom();
+  // It may have come to write something of its own meanwhile.
+  expect((await zfsdev('resume', 'full')).exitCode).toBe(0);
+  const scrub = ['sh', '-c', 'zpool scrub -w testpool && zpool status -x'];
+  expect((await zfsdev('exec', 'full', '--', ...scrub)).stdout).toBe('all pools are healthy');
+});
+
 it('a compaction that the host has no room for leaves the old disk, whole, and nothing else', async () => {
   expect((await zfsdev('stop', 'full')).exitCode).toBe(0);
   const folder = join(small.home, 'instances', 'full');

@@ -1,29 +1,13 @@
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it } from 'vitest';
+import { lifeOf } from '../support/life.ts';
 import { shell } from '../support/zfsdev.ts';
 
 const zfsdev = shell(inject('vmHome'));
 const name = 'life';
-let folder: string;
-
-beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'zfsdev-files-'));
-});
-
-afterAll(async () => {
-  await zfsdev('delete', '--force', name);
-  await rm(folder, { recursive: true, force: true });
-});
-
-async function guest(...argv: string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
-  expect(stderr).toBe('');
-  expect(exitCode).toBe(0);
-  return stdout.trim();
-}
+const { onHost, guest } = lifeOf(zfsdev, name);
 
 // One machine goes through its life; each test begins where the one before it ended.
 describe('a machine, booted from the image, from the first up to delete', () => {
@@ -92,15 +76,15 @@ describe('a machine, booted from the image, from the first up to delete', () => 
   });
 
   it('copies files and folders both ways', async () => {
-    const tree = join(folder, 'a tree');
+    const tree = onHost('a tree');
     await mkdir(join(tree, 'inner'), { recursive: true });
     const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * 7919) % 256));
     await writeFile(join(tree, 'inner', 'data.bin'), content);
     expect((await zfsdev('copy', tree, `${name}:/root/`)).exitCode).toBe(0);
     const sum = await guest('sha256sum', '/root/a tree/inner/data.bin');
     expect(sum.split(' ')[0]).toBe(createHash('sha256').update(content).digest('hex'));
-    expect((await zfsdev('copy', `${name}:/root/a tree`, join(folder, 'back'))).exitCode).toBe(0);
-    expect(await readFile(join(folder, 'back', 'inner', 'data.bin'))).toEqual(content);
+    expect((await zfsdev('copy', `${name}:/root/a tree`, onHost('back'))).exitCode).toBe(0);
+    expect(await readFile(join(onHost('back'), 'inner', 'data.bin'))).toEqual(content);
   });
 
   it('says so and exits 0 when it runs already, and can be inspected', async () => {

@@ -1,5 +1,6 @@
 import { Failure } from '../../core/errors.ts';
 import { findQemu, findQemuImg, hostArchitecture, type QemuBinary } from '../../qemu/binary.ts';
+import { findUefi, uefiThing } from '../../qemu/firmware.ts';
 import type { Check, Finding } from '../check.ts';
 import { findProgram, type Host } from '../host.ts';
 import { notInstalled } from './programs.ts';
@@ -26,6 +27,24 @@ export const qemuImgCheck: Check = {
   mendable: true,
   optional: (host) => !onLinux(host),
   look: (host) => lookFor(host, 'qemu-img', () => findQemuImg(host.ctx)),
+};
+
+export const uefiCheck: Check = {
+  id: 'uefi',
+  title: 'UEFI firmware',
+  neededFor: 'machines of cloud images',
+  mendable: true,
+  // Images that zfsdev builds boot without, and a template may name the BIOS.
+  optional: () => true,
+  look: async ({ ctx, root }) => {
+    const architecture = hostArchitecture();
+    try {
+      return { status: 'ok', found: (await findUefi(ctx, architecture, root)).code.path };
+    } catch (error) {
+      if (!(error instanceof Failure) || error.reason !== 'dependency') throw error;
+      return notInstalled([uefiThing(architecture)], 'not installed');
+    }
+  },
 };
 
 async function lookFor(host: Host, program: string, find: () => Promise<QemuBinary>): Promise<Finding> {

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { join } from 'node:path';
 import type { Check, Finding } from '../check.ts';
 import { findProgram, isAllowed, type Host } from '../host.ts';
-import { isAtLeast, versionIn } from '../version.ts';
+import { isAtLeast, versionIn } from '../../core/version.ts';
 
 /** What Debian 13 has, where a guest's own programs run; package.json says the same. */
 export const nodeFloor = '20.19';

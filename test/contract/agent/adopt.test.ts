@@ -1,7 +1,7 @@
 import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { adoptFork, askFacts, type Adoption } from '../../../src/guest/agent-channel.ts';
+import { adoptFork, awakenGuest, askFacts, type Adoption } from '../../../src/guest/agent-channel.ts';
 import { failure, patience, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
@@ -87,6 +87,19 @@ describe('an adoption', () => {
     const set = (seconds ?? 0) * 1000 + (nanoseconds ?? 0) / 1_000_000;
     expect(set).toBeGreaterThanOrEqual(began);
     expect(set).toBeLessThan(Date.now() + 1000);
+  });
+
+  it('is not what a machine that stood still needs: only the time and new random numbers', async () => {
+    const began = Date.now();
+    const facts = await awakenGuest(agent.target, patience());
+    expect(facts.pools).toEqual([{ name: 'tank', health: 'ONLINE' }]);
+    expect(await text('proc/sys/kernel/hostname')).toBe('saved\n');
+    expect((await readFile(join(agent.root, 'dev/urandom'))).length).toBe(64);
+    const calls = (await readFile(join(programs, 'calls'), 'utf8')).trim().split('\n').sort();
+    expect(calls).toEqual(['reseed 20999', expect.stringMatching(/^syscall (227|112) \d+ \d+$/) as string]);
+    expect(Number(calls[1]?.split(' ')[2])).toBeGreaterThanOrEqual(Math.floor(began / 1000));
+    await writeFile(join(programs, 'syscall-fails'), '');
+    expect((await failure(awakenGuest(agent.target, patience()))).data).toMatchObject({ step: 'time' });
   });
 
   it('exchanges the secret for all that follows', async () => {

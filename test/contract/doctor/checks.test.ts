@@ -30,6 +30,7 @@ describe('programs', () => {
       mmdebstrap: 'ok 1.3.5',
       mke2fs: 'ok 1.47.0',
       keyring: 'ok Debian 13 and before',
+      uefi: 'weak not installed (optional)',
       limactl: 'ok 2.2.0',
     });
   });
@@ -52,8 +53,29 @@ describe('programs', () => {
         'missing',
         'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ada',
       ],
+      uefi: ['weak', install(process.arch === 'arm64' ? 'qemu-efi-aarch64' : 'ovmf')],
       limactl: ['weak', undefined],
     });
+  });
+
+  it('count a firmware as there by its descriptor and its files', async () => {
+    const target =
+      process.arch === 'arm64'
+        ? { architecture: 'aarch64', machines: ['virt-*'] }
+        : { architecture: 'x86_64', machines: ['pc-q35-*'] };
+    const descriptor = {
+      'interface-types': ['uefi'],
+      mapping: { device: 'flash', executable: { filename: '/usr/share/f/CODE.fd', format: 'raw' } },
+      targets: [target],
+      features: [],
+    };
+    const described = { ...debian, 'usr/share/qemu/firmware/60.json': JSON.stringify(descriptor) };
+    const without = await results({ programs: present, files: described }, ['uefi']);
+    expect(without.get('uefi')?.status).toBe('weak');
+    await here.remove();
+    const files = { ...described, 'usr/share/f/CODE.fd': '' };
+    const found = await results({ programs: present, files }, ['uefi']);
+    expect(found.get('uefi')).toMatchObject({ status: 'ok', found: '/usr/share/f/CODE.fd' });
   });
 
   it("may lie in /usr/sbin, off an ordinary user's PATH", async () => {

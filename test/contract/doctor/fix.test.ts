@@ -78,6 +78,14 @@ describe('on Debian as root', () => {
     expect(await here.changes()).toEqual([]);
   });
 
+  it('takes an optional thing for missing where this work needs it', async () => {
+    await begin({ programs: { ...present, 'apt-get': aptGet }, dryRun: true });
+    const installer = { ctx: here.ctx, end: () => Promise.resolve() };
+    await installDependencies(installer, { yes: true, needed: ['uefi'], host: here.host });
+    const firmware = process.arch === 'arm64' ? 'qemu-efi-aarch64' : 'ovmf';
+    expect(here.events).toEqual([{ type: 'would', text: `run ${install.replace('mmdebstrap', firmware)}` }]);
+  });
+
   it('fetches the lists of packages first where there are none', async () => {
     const files = Object.fromEntries(Object.entries(debian).filter(([path]) => !path.startsWith('var/')));
     await begin({ programs: apt(updates, installs), files });

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createRun } from '../../../src/host/run.ts';
@@ -10,7 +10,7 @@ import { adopt } from '../../../src/vm/adopt.ts';
 import { protect, remove } from '../../../src/vm/lifecycle.ts';
 import { inspect } from '../../../src/vm/store.ts';
 import type { TestContext } from '../../support/context.ts';
-import { machine, LimaHouse } from './support.ts';
+import { machine, LimaHouse, recorded, versions } from './support.ts';
 
 let house: LimaHouse;
 let theirs: string;
@@ -67,6 +67,37 @@ describe('an adopted Lima instance', () => {
     expect(await inspect(ctx, machine)).toBeUndefined();
     expect(await fingerprint()).toBe(before);
   });
+
+  it('needs nothing written in the home of Lima', async () => {
+    const folders = [theirs, join(theirs, machine)];
+    const changed = (): Promise<number[]> =>
+      Promise.all(folders.map(async (folder) => (await stat(folder)).mtimeMs));
+    // Root may write there all the same, and is not to.
+    for (const folder of folders) await chmod(folder, 0o500);
+    const before = await changed();
+    const ctx = await adopted();
+    expect((await surveyUsage(ctx, { names: [], all: true })).machines).toHaveLength(1);
+    expect(await remove(ctx, machine, { force: true })).toBe(false);
+    expect(await changed()).toEqual(before);
+    for (const folder of folders) await chmod(folder, 0o700);
+  });
+
+  it.each(versions)(
+    'is not one that limactl %s can make nothing of, of which nothing is kept',
+    async (version) => {
+      const broken = await house.lima(['list', '--json', machine], undefined, {
+        stdout: await recorded(version, 'list-broken.json'),
+        env: { LIMA_HOME: theirs },
+      });
+      const ctx = await house.play({ limactl: [broken] }, { env: { LIMA_HOME: theirs } });
+      await expect(adopt(ctx, machine)).rejects.toMatchObject({
+        reason: 'process',
+        message: `Lima's instance "m1" is damaged, or in a form that zfsdev does not know`,
+        hint: 'limactl list m1',
+      });
+      expect(await inspect(ctx, machine)).toBeUndefined();
+    },
+  );
 
   it('is shown once by usage --all', async () => {
     const ctx = await adopted();

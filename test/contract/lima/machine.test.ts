@@ -138,6 +138,25 @@ describe.each(versions)('limactl %s', (version) => {
   });
 });
 
+it.each([
+  ['1.0.7', '1.0.0', false],
+  ['1.1.0', '1.1.0', true],
+])(
+  'writes for limactl %s what it understands, and asks once which one it is',
+  async (version, least, data) => {
+    house = await LimaHouse.open();
+    const limactl = [
+      await house.lima(['--version'], undefined, { stdout: `limactl version ${version}\n`, times: 1 }),
+      await house.creates(),
+      await house.starts(house.process('ha.pid'), 'start.jsonl'),
+    ];
+    await house.up(await house.play({ limactl, ssh: house.asksProvisioning() }));
+    const yaml = await readFile(join(house.folder, 'lima.yaml'), 'utf8');
+    expect(yaml).toContain(`minimumLimaVersion: ${least}\n`);
+    expect(yaml.includes('mode: data')).toBe(data);
+  },
+);
+
 it('what Lima can not do is refused with the driver that can', async () => {
   house = await LimaHouse.open();
   await house.runningMachine();

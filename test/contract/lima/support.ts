@@ -211,10 +211,6 @@ export class LimaHouse {
   async #settle(): Promise<void> {
     const fakes = this.#fakes;
     this.#fakes = undefined;
-    try {
-      await fakes?.verify();
-    } finally {
-      await fakes?.remove();
-    }
+    await fakes?.settle();
   }
 }

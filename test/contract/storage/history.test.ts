@@ -38,6 +38,13 @@ it('keeps samples as they are, in a file that is the owner’s alone', async () 
   expect((await stat(file)).mode & 0o777).toBe(0o600);
 });
 
+it('remembers who looks after a machine of Lima', async () => {
+  const [own] = sample(1).machines.map((machine) => ({ ...machine, driver: 'lima' as const }));
+  const both = { ...sample(1), machines: own ? [own, { ...own, foreign: true as const }] : [] };
+  await recordSample(ctx, both);
+  expect(await readHistory(file)).toEqual([both]);
+});
+
 it('leaves nothing behind where there is nothing to look at', async () => {
   await recordSample(ctx, { ...sample(1), machines: [], shared: [] });
   await expect(stat(ctx.paths.home)).rejects.toThrow('ENOENT');

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { Failure } from '../../../src/core/errors.ts';
 import { isStale, progressIn } from '../../../src/doctor/install.ts';
 import { aptInstall, packagesFor, typedInstall } from '../../../src/doctor/packages.ts';
-import { isAtLeast, versionIn } from '../../../src/doctor/version.ts';
+import { isAtLeast, versionIn } from '../../../src/core/version.ts';
 
 describe('packages', () => {
   it('are listed once each and sorted', () => {

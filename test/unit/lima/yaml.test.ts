@@ -5,6 +5,7 @@ import { parseDocument } from 'yaml';
 import { findPackageRoot } from '../../../src/host/package-root.ts';
 import { generateLimaConfigs } from '../../../src/lima/generate.ts';
 import { provisionFiles, readProvisionScripts } from '../../../src/lima/provision.ts';
+import { limaVersionOption, type LimaVersion } from '../../../src/lima/version.ts';
 import { limaFile, renderLima, renderLimaYaml } from '../../../src/lima/yaml.ts';
 import { resolveSpec, type ResolveFlags } from '../../../src/template/resolve.ts';
 
@@ -22,8 +23,12 @@ interface LimaYaml {
   readonly [key: string]: unknown;
 }
 
-async function render(template: string, flags: ResolveFlags = {}): Promise<LimaYaml> {
-  const document = parseDocument(await renderLima(await resolveSpec(template, flags)));
+async function render(
+  template: string,
+  flags: ResolveFlags = {},
+  limaVersion?: LimaVersion,
+): Promise<LimaYaml> {
+  const document = parseDocument(await renderLima(await resolveSpec(template, flags), { limaVersion }));
   expect([...document.errors, ...document.warnings]).toEqual([]);
   return document.toJS() as LimaYaml;
 }
@@ -54,13 +59,7 @@ describe.each(['zfs-test', 'zfs-small', 'kernel-build', 'combined'])('%s', (temp
       ...['provision', 'probes', 'message'],
     ]);
     expect(yaml).toMatchObject({ mounts: [], containerd: { system: false, user: false }, plain: true });
-    for (const entry of yaml.provision) {
-      const keys =
-        entry['mode'] === 'data' ? ['mode', 'path', 'content', 'owner', 'permissions'] : ['mode', 'script'];
-      expect(Object.keys(entry)).toEqual(keys);
-      // Lima reads the permissions as a text in octal.
-      if (entry['mode'] === 'data') expect(entry['permissions']).toBe('644');
-    }
+    for (const entry of yaml.provision) expect(Object.keys(entry)).toEqual(['mode', 'script']);
     for (const probe of yaml.probes) {
       expect(Object.keys(probe)).toEqual(['description', 'mode', 'script', 'hint']);
       expect(probe.script).toMatch(/^#!\/bin\/sh\nset -eu\n/);
@@ -84,9 +83,10 @@ describe.each(['zfs-test', 'zfs-small', 'kernel-build', 'combined'])('%s', (temp
   test('embeds the scripts of provision/ as they are, none twice, none with a Go template', async () => {
     const spec = await resolveSpec(template);
     const { provision, probes } = await render(template);
-    const embedded = provision.filter(({ mode }) => mode === 'system').map(({ script }) => script);
-    expect(embedded).toEqual((await readProvisionScripts(spec)).map(({ text }) => text));
-    for (const script of embedded) expect(script).toMatch(/^#!\/bin\/(ba)?sh\n/);
+    const scripts = provision.map(({ script }) => script);
+    const own = spec.pool ? 1 : 0;
+    expect(scripts.slice(own)).toEqual((await readProvisionScripts(spec)).map(({ text }) => text));
+    for (const script of scripts) expect(script).toMatch(/^#!\/bin\/(ba)?sh\n/);
     expect(JSON.stringify([provision, probes])).not.toContain('{{');
   });
 
@@ -112,15 +112,70 @@ test('zfs-test: sizes, settings, probe and message', async () => {
   const yaml = await render('zfs-test', { cpus: 3, poolSize: '1GiB' });
   expect(yaml).toMatchObject({ cpus: 3, memory: '2GiB', disk: '6GiB' });
   // The settings have to be there before the script that reads them.
-  expect(yaml.provision[0]).toMatchObject({
-    mode: 'data',
-    path: '/etc/zfsdev/pool.conf',
-    owner: 'root:root',
-  });
-  expect(yaml.provision[0]?.['content']).toContain('POOL_FILE_SIZE=1073741824\n');
+  expect(yaml.provision[0]?.['script']).toContain("cat >/etc/zfsdev/pool.conf <<'EOF'\nPOOL_NAME=testpool\n");
+  expect(yaml.provision[0]?.['script']).toMatch(/\nPOOL_FILE_SIZE=1073741824\n[^]*\nEOF\n$/);
   expect(yaml.probes.map(({ description }) => description)).toEqual(['the pool testpool is ONLINE']);
   expect(yaml.probes[0]?.hint).toContain('/var/log/cloud-init-output.log');
   expect(yaml.message).toContain('limactl shell {{.Name}} sudo zpool status testpool\n');
+});
+
+describe('for one version of Lima', () => {
+  const settings = async (template: string, version: string): Promise<LimaYaml> =>
+    render(template, {}, limaVersionOption(version));
+
+  test.each(['1.0', 'v1.0.7', '1.1.0-rc.1'])(
+    '%s, which has no mode data, is what fits all',
+    async (version) => {
+      const yaml = await settings('zfs-test', version);
+      expect(yaml).toEqual(await render('zfs-test'));
+      expect(yaml['minimumLimaVersion']).toBe('1.0.0');
+    },
+  );
+
+  test.each(['1.1', '1.1.0', '2.0.3', '2.2.0-153-gabcdef0', '10.0'])(
+    '%s is told the settings as data, and what reads them only then',
+    async (version) => {
+      const yaml = await settings('zfs-test', version);
+      const [data, ...scripts] = yaml.provision;
+      expect(data).toMatchObject({ mode: 'data', path: '/etc/zfsdev/pool.conf', owner: 'root:root' });
+      // Lima reads the permissions as a text in octal.
+      expect(data?.['permissions']).toBe('644');
+      const written = (await render('zfs-test')).provision[0]?.['script'];
+      expect(written).toContain(`<<'EOF'\n${data?.['content']}EOF\n`);
+      const fitAll = await render('zfs-test');
+      expect({ ...yaml, provision: scripts }).toEqual({
+        ...fitAll,
+        minimumLimaVersion: '1.1.0',
+        provision: fitAll.provision.slice(1),
+      });
+    },
+  );
+
+  test('asks for no later Lima than it needs: without a pool there is no data', async () => {
+    expect(await settings('kernel-build', '2.2.0')).toEqual(await render('kernel-build'));
+  });
+
+  test('says how it was made, and not that it is a file of lima-configs/', async () => {
+    const text = await renderLima(await resolveSpec('zfs-test'), {
+      limaVersion: limaVersionOption('v2.2.0'),
+    });
+    expect(text).toContain('#   zfsdev render zfs-test --lima-version 2.2.0 >zfs-test.lima.yaml\n');
+    expect(text).toContain('#   limactl create --name=zfs-test zfs-test.lima.yaml\n');
+  });
+
+  test.each(['0.23.2', '0.9', '1.0.0-beta.0'])('%s is too old, and what to do is said', (version) => {
+    expect(() => limaVersionOption(version)).toThrow(
+      expect.objectContaining({
+        reason: 'usage',
+        message: `Lima ${version} is too old: 1.0.0 or later is needed`,
+        hint: expect.stringContaining('install a later one') as string,
+      }),
+    );
+  });
+
+  test.each(['', 'latest', '2.x', '1.2.3.4', '2.2.0 ', 'lima 2.2.0', '-1'])('%j is no version', (version) => {
+    expect(() => limaVersionOption(version)).toThrow(`"${version}" is not a version of Lima`);
+  });
 });
 
 test('kernel-build: no pool, tools probed', async () => {

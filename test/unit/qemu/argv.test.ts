@@ -10,9 +10,12 @@ const machine: Machine = {
   accelerator: 'tcg',
   cpus: 2,
   memory: bytes(2 * GiB),
-  kernel: '/h/images/d/vmlinuz',
-  initrd: '/h/instances/zfs-test/initrd',
-  commandLine: 'console=ttyS0 root=/dev/vda',
+  boot: {
+    kind: 'kernel',
+    kernel: '/h/images/d/vmlinuz',
+    initrd: '/h/instances/zfs-test/initrd',
+    commandLine: 'console=ttyS0 root=/dev/vda',
+  },
   disk: '/h/instances/zfs-test/disk.qcow2',
   mac: '52:54:00:01:02:03',
   sshPort: 40022,
@@ -114,6 +117,43 @@ test('a machine to be saved writes its memory through to a file, and its forks o
     '-incoming defer',
     '-S',
   ]);
+});
+
+test('a machine boots from its disk by firmware, with a seed behind it and no way to an agent', () => {
+  const kernel = lines(planArgv(machine, 'linux'));
+  const entries = Object.entries(machine).filter(([key]) => key !== 'commandPort');
+  const rest = Object.fromEntries(entries) as unknown as Machine;
+  const uefi = {
+    code: { path: '/f/CODE.fd', format: 'raw' },
+    variables: { path: '/h/vars', format: 'qcow2' },
+  } as const;
+  const seed = '/h/seed.iso';
+  const byUefi = lines(planArgv({ ...rest, boot: { kind: 'firmware', uefi, seed } }, 'linux'));
+  expect(byUefi.filter((line) => !kernel.includes(line))).toMatchInlineSnapshot(`
+    [
+      "-blockdev {"driver":"raw","node-name":"firmware","read-only":true,"file":{"driver":"file","filename":"/f/CODE.fd","read-only":true}}",
+      "-machine pflash0=firmware",
+      "-blockdev {"driver":"qcow2","node-name":"variables","read-only":false,"file":{"driver":"file","filename":"/h/vars","read-only":false}}",
+      "-machine pflash1=variables",
+      "-boot strict=on",
+      "-device {"driver":"virtio-blk-pci","id":"blk0","drive":"disk0","serial":"zfsdev-root","bootindex":0}",
+      "-blockdev {"driver":"raw","node-name":"seed","read-only":true,"file":{"driver":"file","filename":"/h/seed.iso","read-only":true}}",
+      "-device {"driver":"virtio-blk-pci","id":"blk1","drive":"seed","serial":"zfsdev-seed"}",
+      "-netdev user,id=net0,hostfwd=tcp:127.0.0.1:40022-:22",
+    ]
+  `);
+  expect(kernel.filter((line) => !byUefi.includes(line)).map((line) => line.split(' ')[0])).toEqual([
+    '-kernel',
+    '-initrd',
+    '-append',
+    '-no-reboot',
+    '-device',
+    '-netdev',
+  ]);
+  const byBios = lines(planArgv({ ...rest, boot: { kind: 'firmware', seed } }, 'linux'));
+  expect(byUefi.filter((line) => !byBios.includes(line)).join()).toMatch(
+    /^(-blockdev .*(CODE|vars).*|-machine pflash.)+$/,
+  );
 });
 
 test('paths with commas, spaces and quotes reach QEMU whole', () => {

@@ -11,7 +11,8 @@ function sample(at: number, sizes: Record<string, number>, scope: Sample['scope'
     scope,
     machines: Object.entries(sizes).map(([name, actual]) => ({
       name,
-      driver: name.startsWith('lima') ? 'lima' : 'qemu',
+      driver: /^(lima|foreign)/.test(name) ? 'lima' : 'qemu',
+      ...(name.startsWith('foreign') ? { foreign: true } : {}),
       actual,
       virtual: 100,
     })),
@@ -36,15 +37,29 @@ describe('seriesOf', () => {
 
   it('takes no machine for gone that was not looked for', () => {
     const samples = [
-      sample(1, { a: 1, 'lima-x': 9 }, 'all'),
+      sample(1, { a: 1, 'foreign-x': 9 }, 'all'),
       sample(2, { a: 2 }),
       sample(3, { b: 3 }, 'some'),
-      sample(4, { a: 4, 'lima-x': 8 }, 'all'),
+      sample(4, { a: 4, 'foreign-x': 8 }, 'all'),
     ];
     expect(sizes(samples, 'a')).toEqual([1, 2, 4]);
-    expect(sizes(samples, 'lima-x')).toEqual([9, 8]);
+    expect(sizes(samples, 'foreign-x')).toEqual([9, 8]);
     expect(sizes(samples, 'all')).toEqual([50, 50, 50]);
     expect(sizes(samples, 'shared')).toEqual([5, 5, 5]);
+  });
+
+  it("has one of zfsdev's own gone at once, whichever driver ran it, and another's when it was looked for", () => {
+    const samples = [sample(1, { 'lima-a': 1, 'foreign-x': 9 }, 'all'), sample(2, {})];
+    expect(sizes(samples, 'lima-a')).toEqual([1, undefined]);
+    expect(sizes(samples, 'foreign-x')).toEqual([9]);
+    expect(sizes([...samples, sample(3, {}, 'all')], 'foreign-x')).toEqual([9, undefined]);
+  });
+
+  it("keeps one of zfsdev's apart from another's of the same name", () => {
+    const own = sample(1, { 'lima-a': 1 }, 'all');
+    const twins = own.machines.flatMap((each) => [each, { ...each, foreign: true as const, actual: 7 }]);
+    const points = seriesOf([{ ...own, machines: twins }]).filter(({ kind }) => kind === 'machine');
+    expect(points.map(({ points: [first] }) => first?.size)).toEqual([1, 7]);
   });
 
   it('tells first, last, least, most and growth', () => {
@@ -82,7 +97,7 @@ describe('thinned', () => {
 describe('differenceOf', () => {
   const machine = (name: string, actual: number, other = 0): MachineUsage => ({
     name,
-    driver: 'qemu',
+    driver: 'lima',
     status: 'stopped',
     disks: [{ path: `/${name}`, virtual: 0, actual, snapshots: 0, heldBySnapshots: 0 }],
     other,
@@ -92,6 +107,15 @@ describe('differenceOf', () => {
     machines,
     shared: [],
     filesystems: [{ device: 1, path: '/', free, total: 100 }],
+  });
+
+  it("takes one of zfsdev's and another's of the same name for two", () => {
+    const [own, theirs] = [machine('a', 10), { ...machine('a', 50), foreign: true as const }];
+    const { machines } = differenceOf(usage(50, own, theirs), usage(50, own, theirs));
+    expect(machines.map(({ before, after }) => [before, after])).toEqual([
+      [10, 10],
+      [50, 50],
+    ]);
   });
 
   it('tells what grew, came and went', () => {

@@ -29,3 +29,10 @@ it('a script that fails has up fail with its words, and leaves nothing', async (
   expect(up.stderr).toContain('the moon is in the wrong phase');
   await expectNothingLeft(home);
 });
+
+it('a start that takes too long is ended, with its machine and all that was made', async () => {
+  const up = await shell(home)('up', 'zfs-test', '--name', 'late', '--driver', 'lima', '--timeout', '15s');
+  expect(up.exitCode).toBe(124);
+  expect(up.stderr).toContain('"late" was not ready within 15 s');
+  await expectNothingLeft(home);
+});

@@ -1,0 +1,185 @@
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import type { SnapshotName } from '../core/snapshot-name.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { printable } from '../host/run.ts';
+import { reserveSnapshot } from '../vm/admission.ts';
+import { requireSound } from '../vm/snapshot-disks.ts';
+import { readSnapshots, remember, type Snapshot } from '../vm/snapshot-list.ts';
+import { inspect } from '../vm/store.ts';
+import { requireAwake, withMachine, type OpenMachine } from './snapshot-machine.ts';
+
+export interface CreateSnapshot {
+  /** Of these disks only; of all that can hold one if empty. */
+  readonly disks: readonly string[];
+  /** Of a running machine. */
+  readonly live: boolean;
+  /** Its memory too. */
+  readonly memory: boolean;
+  /** In the place of one of this name. */
+  readonly overwrite: boolean;
+  readonly description?: string;
+  /** Go on although what it may take doesn't fit beside the worst case of everything. */
+  readonly overcommit: boolean;
+}
+
+/** A guest with gigabytes of unwritten data on a slow disk takes its time. */
+const syncPatience = 3_600_000;
+
+/**
+ * Takes a snapshot of a machine: of all of its disks at one moment, and of its memory if asked for. It is there, whole and
+ * listed, or nothing of it stays.
+ * @throws Failure `wrong-state` with both ways out, `already-exists`, `no-space`, `unsupported`, `files`, `process`,
+ *   `interrupted`
+ */
+export async function createSnapshot(
+  ctx: Context,
+  instance: InstanceName,
+  name: SnapshotName,
+  wanted: CreateSnapshot,
+): Promise<Snapshot> {
+  return withMachine(ctx, instance, wanted.disks, async (machine) => {
+    requireState(machine, name, wanted);
+    await requireSound(machine.disks);
+    await machine.snapshots.checkTake(machine, name, wanted.memory);
+    if (machine.running) await requireAwake(ctx, instance);
+    const old = await refuseTaken(ctx, machine, name, wanted);
+    sayWhatIsLeftOut(ctx, machine, wanted);
+    return withUndo(async (undo) => {
+      const reserved = await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
+        reserveSnapshot(ctx, instance, {
+          disks: machine.disks.map(({ path }) => path),
+          memory: wanted.memory ? machine.instance.spec.memory : 0,
+          overcommit: wanted.overcommit,
+        }),
+      );
+      undo.add('the reservation', reserved.release);
+      if (machine.running) await syncGuest(ctx, machine);
+      if (old) await machine.snapshots.drop(machine, old);
+      undo.add('the half-made snapshot', () => machine.snapshots.forget(machine, name));
+      const made = await take(ctx, machine, name, wanted);
+      await reserved.release();
+      return made;
+    });
+  });
+}
+
+/** @throws Failure `wrong-state` that names both ways out */
+function requireState(
+  { name: machine, running }: OpenMachine,
+  name: SnapshotName,
+  { live, memory }: CreateSnapshot,
+): void {
+  const command = printable(['zfsdev', 'snapshot', 'create', machine, name]);
+  const flags = `--live${memory ? ' --memory' : ''}`;
+  if (live && !running) {
+    throw new Failure(
+      'wrong-state',
+      `"${machine}" is stopped, and ${flags} takes a snapshot of a running machine`,
+      {
+        hint: `zfsdev start ${machine} && ${command} ${flags}\nor of the stopped machine, without ${flags}: ${command}`,
+        data: { name: machine, running },
+      },
+    );
+  }
+  if (!live && running) {
+    throw new Failure(
+      'wrong-state',
+      `"${machine}" is running, and only --live takes a snapshot of a running machine`,
+      {
+        hint: `zfsdev stop ${machine} && ${command}\nor while it runs: ${command} --live`,
+        data: { name: machine, running },
+      },
+    );
+  }
+}
+
+/** The one that is to be replaced. @throws Failure `already-exists` */
+async function refuseTaken(
+  ctx: Context,
+  { name: machine, disks }: OpenMachine,
+  name: SnapshotName,
+  { overwrite }: CreateSnapshot,
+): Promise<Snapshot | undefined> {
+  const old = (await readSnapshots(ctx, machine, disks)).find((each) => each.name === name);
+  if (!old || overwrite) return old;
+  throw new Failure('already-exists', `"${machine}" has a snapshot ${JSON.stringify(name)} already`, {
+    hint: `another name, or --overwrite: the old one is deleted before the new one is taken`,
+    data: { instance: machine, snapshot: name },
+  });
+}
+
+function sayWhatIsLeftOut(ctx: Context, { others }: OpenMachine, { disks }: CreateSnapshot): void {
+  if (others.length === 0 || disks.length > 0) return;
+  const text = `left out, as only a qcow2 can hold snapshots: ${others.join(', ')}`;
+  ctx.emit({ type: 'notice', level: 'info', text });
+}
+
+/** Has the guest write down all that it holds back, so that the snapshot has what was written before it. */
+async function syncGuest(ctx: Context, { instance, driver }: OpenMachine): Promise<void> {
+  await step(ctx.emit, 'sync', `Having ${instance.name} write down what it holds back`, async () => {
+    const script = `${instance.spec.pool ? 'zpool sync && ' : ''}sync`;
+    const options = { deadline: syncPatience, signal: ctx.signal };
+    const { exitCode, stderr } = await driver.channel(instance).exec(['sh', '-c', script], options);
+    if (exitCode === 0) return;
+    throw new Failure('guest', `"${instance.name}" could not write down what it holds back`, {
+      detail: stderr,
+    });
+  });
+}
+
+async function take(
+  ctx: Context,
+  machine: OpenMachine,
+  name: SnapshotName,
+  { memory, description }: CreateSnapshot,
+): Promise<Snapshot> {
+  try {
+    const saved = await machine.snapshots.take(machine, name, memory);
+    const present = await readSnapshots(ctx, machine.name, machine.all);
+    const found = present.find((each) => each.name === name);
+    requireWhole(machine, found, name, memory);
+    const facts = {
+      name,
+      ...(description === undefined ? {} : { description }),
+      ...(saved ? { saved } : {}),
+    };
+    await remember(ctx, machine.name, present, facts);
+    return { ...found, ...facts };
+  } catch (error) {
+    throw await withDeath(ctx, machine, error);
+  }
+}
+
+/** What was taken is there on each disk as the files have it, whoever said that it is done. */
+function requireWhole(
+  { name: machine, disks }: OpenMachine,
+  found: Snapshot | undefined,
+  name: string,
+  memory: boolean,
+): asserts found is Snapshot {
+  const missing = disks.filter((disk) => !found?.parts.some((part) => part.disk === disk.name));
+  if (found && missing.length === 0 && (!memory || found.memory > 0)) return;
+  throw new Failure(
+    'process',
+    `the snapshot ${JSON.stringify(name)} was taken, and "${machine}" does not have it`,
+    {
+      detail: missing.map((disk) => `not in ${disk.path}`).join('\n'),
+      hint: 'was a disk file moved or replaced while the machine runs?',
+    },
+  );
+}
+
+/** A machine that died meanwhile is why, whatever QEMU's last words were. */
+async function withDeath(ctx: Context, { name, running }: OpenMachine, error: unknown): Promise<unknown> {
+  if (!running || !(error instanceof Failure) || error.reason !== 'process') return error;
+  const now = await inspect(ctx, name, { lockIsOurs: true });
+  if (now?.status !== 'stopped') return error;
+  return new Failure('guest', `"${name}" died while its snapshot was taken, of which nothing stays`, {
+    detail: error.message,
+    hint: `zfsdev start ${name} starts it again`,
+    cause: error,
+  });
+}

@@ -1,0 +1,129 @@
+import { constants } from 'node:fs';
+import { access } from 'node:fs/promises';
+import { Failure, messageOf } from '../core/errors.ts';
+import type { Context } from '../host/context.ts';
+import { printable } from '../host/run.ts';
+import { diskNode } from '../qemu/argv.ts';
+import { readDisk, type Qcow2 } from '../qemu/qcow2.ts';
+import type { Instance } from './instance.ts';
+import { machineFiles } from './machine-files.ts';
+
+/** A disk that can hold snapshots. */
+export interface SnapshotDisk {
+  /** As the user says it with --disk. */
+  readonly name: string;
+  readonly path: string;
+  /** Its node in a running QEMU of the built-in driver. */
+  readonly node: string;
+}
+
+/** The disks of a machine, sorted by whether they can hold snapshots. */
+export interface DiskSet {
+  readonly disks: readonly SnapshotDisk[];
+  /** Names of those that are no qcow2: they stay out of every snapshot. */
+  readonly others: readonly string[];
+}
+
+/** The name of the disk with the root file system. */
+export const rootDisk = 'root';
+
+/**
+ * All disks of a machine; whoever gives machines more disks adds them here.
+ * @throws Failure `files` for one that is gone or can't be read
+ */
+export async function disksOf(ctx: Context, instance: Instance): Promise<DiskSet> {
+  const { disks, folder } = await machineFiles(ctx, instance.name, instance);
+  const [path] = disks;
+  if (path === undefined) throw new Failure('files', `there is no disk of "${instance.name}" in ${folder}`);
+  const root = { name: rootDisk, path, node: diskNode };
+  const isQcow2 = (await readTable(path)) !== undefined;
+  return isQcow2 ? { disks: [root], others: [] } : { disks: [], others: [rootDisk] };
+}
+
+/**
+ * The disks that were asked for by name, all that can hold snapshots without.
+ * @throws Failure `not-found`, `unsupported` for one that can't hold any
+ */
+export function chooseDisks(
+  machine: string,
+  { disks, others }: DiskSet,
+  names: readonly string[],
+): SnapshotDisk[] {
+  const chosen = [...new Set(names)].map((name) => {
+    const disk = disks.find((each) => each.name === name);
+    if (disk) return disk;
+    if (others.includes(name)) throw cannotHold(machine, name);
+    const all = [...disks.map((each) => each.name), ...others];
+    throw new Failure('not-found', `"${machine}" has no disk "${name}"`, {
+      hint: `its disks: ${all.join(', ')}`,
+    });
+  });
+  if (names.length > 0) return chosen;
+  if (disks.length === 0) throw cannotHold(machine, others[0] ?? rootDisk);
+  return [...disks];
+}
+
+function cannotHold(machine: string, name: string): Failure {
+  return new Failure(
+    'unsupported',
+    `the disk "${name}" of "${machine}" is no qcow2, and only those hold snapshots`,
+    {
+      hint: 'machines of the driver qemu have a qcow2; so have those that Lima runs with QEMU, from a qcow2 image',
+    },
+  );
+}
+
+/** What a disk tells of itself; undefined if it is no qcow2. A running machine may be writing its table just now. */
+export async function readTable(path: string): Promise<Qcow2 | undefined> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const content = readDisk(path);
+      return content.kind === 'qcow2' ? content.qcow2 : undefined;
+    } catch (error) {
+      if (attempt === 3) throw withAdvice(path, error);
+      await new Promise((resolve) => setTimeout(resolve, 30));
+    }
+  }
+}
+
+/** @throws Failure `files` unless all of them can be trusted and written to. */
+export async function requireSound(disks: readonly SnapshotDisk[]): Promise<void> {
+  for (const { path } of disks) {
+    const table = await readTable(path);
+    if (table?.corrupt) throw withAdvice(path, new Failure('files', `QEMU has marked ${path} as corrupt`));
+    try {
+      await access(path, constants.W_OK);
+    } catch (error) {
+      throw new Failure('files', `${path} can't be written to: ${messageOf(error)}`, {
+        hint: 'make the file, its folder and its file system writable, and try again',
+        cause: error,
+      });
+    }
+  }
+}
+
+/** What to do with a disk that is damaged. */
+export function withAdvice(path: string, error: unknown): unknown {
+  if (!(error instanceof Failure)) return error;
+  const words = `${error.message} ${error.detail ?? ''}`;
+  if (!/corrupt|damaged|makes no sense|ends too early|Input\/output error/i.test(words)) return error;
+  return new Failure('files', error.message, {
+    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    hint: `stop the machine, keep a copy of the file, then
+${printable(['qemu-img', 'check', path])} tells what is wrong with it
+${printable(['qemu-img', 'check', '-r', 'all', path])} mends what can be mended
+zfsdev snapshot export saves a snapshot that can still be read`,
+    cause: error,
+  });
+}
+
+/** The host's disk was full in the middle of it. Memory that was written by then stays as long as the machine runs. */
+export function noRoom(cause: Failure, memory = false): Failure {
+  return new Failure('no-space', "the host's disk was full before the snapshot was whole; there is none", {
+    ...(cause.detail === undefined ? {} : { detail: cause.detail }),
+    hint: `zfsdev usage tells what takes the room; zfsdev snapshot delete, zfsdev warm prune and zfsdev image prune give it back${
+      memory ? '\nso does stopping this machine, as what was written of its memory goes then' : ''
+    }`,
+    cause,
+  });
+}

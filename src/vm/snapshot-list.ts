@@ -1,0 +1,109 @@
+import { Failure } from '../core/errors.ts';
+import { nearest, type InstanceName } from '../core/names.ts';
+import type { Context } from '../host/context.ts';
+import { readTable, type SnapshotDisk } from './snapshot-disks.ts';
+import {
+  isAbout,
+  readEntries,
+  writeEntries,
+  type SavedMachine,
+  type SnapshotEntry,
+} from './snapshot-record.ts';
+
+/** A snapshot on one disk. */
+export interface SnapshotPart {
+  readonly disk: string;
+  readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly date: number;
+  /** Bytes of memory saved on this disk. */
+  readonly memory: number;
+}
+
+/** A snapshot of a machine: what its disks hold under one name. */
+export interface Snapshot {
+  readonly name: string;
+  /** Of its newest part. */
+  readonly date: number;
+  /** Bytes; 0 for one of the disks alone. */
+  readonly memory: number;
+  /** The newest of each disk first. */
+  readonly parts: readonly SnapshotPart[];
+  /** Disks that were of the set and no longer have it. */
+  readonly lost: readonly string[];
+  readonly description?: string;
+  readonly saved?: SavedMachine;
+}
+
+/** All snapshots on these disks, oldest first. The machine may run: a snapshot is seen once it is whole. */
+export async function readSnapshots(
+  ctx: Context,
+  machine: InstanceName,
+  disks: readonly SnapshotDisk[],
+): Promise<Snapshot[]> {
+  const entries = readEntries(ctx, machine);
+  const tables = await Promise.all(
+    disks.map(async ({ name, path }) => ({ name, table: await readTable(path) })),
+  );
+  const byName = new Map<string, SnapshotPart[]>();
+  for (const { name: disk, table } of tables) {
+    // A table has the oldest first.
+    for (const { id, name, date, memory } of (table?.snapshots ?? []).toReversed())
+      byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
+  }
+  return [...byName]
+    .map(([name, parts]) => snapshotOf(name, parts, entries, disks))
+    .sort((a, b) => a.date - b.date);
+}
+
+function snapshotOf(
+  name: string,
+  parts: readonly SnapshotPart[],
+  entries: readonly SnapshotEntry[],
+  disks: readonly SnapshotDisk[],
+): Snapshot {
+  const entry = entries.find((each) => isAbout(each, name, parts));
+  const looked = (disk: string): boolean => disks.some((each) => each.name === disk);
+  const has = (disk: string): boolean => parts.some((part) => part.disk === disk);
+  return {
+    name,
+    date: Math.max(...parts.map(({ date }) => date)),
+    memory: Math.max(...parts.map(({ memory }) => memory)),
+    parts,
+    lost: (entry?.parts ?? []).map(({ disk }) => disk).filter((disk) => looked(disk) && !has(disk)),
+    ...(entry?.description === undefined ? {} : { description: entry.description }),
+    ...(entry?.saved === undefined ? {} : { saved: entry.saved }),
+  };
+}
+
+/** @throws Failure `not-found` with the nearest name */
+export function requireSnapshot(machine: string, snapshots: readonly Snapshot[], name: string): Snapshot {
+  const found = snapshots.find((each) => each.name === name);
+  if (found) return found;
+  const near = nearest(
+    name,
+    snapshots.map((each) => each.name),
+  );
+  throw new Failure('not-found', `"${machine}" has no snapshot ${JSON.stringify(name)}`, {
+    hint: `${near === undefined ? '' : `did you mean ${JSON.stringify(near)}? `}zfsdev snapshot list ${machine} shows all`,
+    data: { instance: machine, snapshot: name },
+  });
+}
+
+/** Writes down what the disks can't tell of a new snapshot, and forgets what is about none that is there. */
+export async function remember(
+  ctx: Context,
+  machine: InstanceName,
+  present: readonly Snapshot[],
+  fresh?: Pick<Snapshot, 'name' | 'description' | 'saved'>,
+): Promise<void> {
+  const known = readEntries(ctx, machine);
+  const kept = known.filter(
+    (entry) => entry.name !== fresh?.name && present.some(({ name, parts }) => isAbout(entry, name, parts)),
+  );
+  const found = present.find(({ name }) => name === fresh?.name);
+  const entry = fresh &&
+    found && { ...fresh, parts: found.parts.map(({ disk, id, date }) => ({ disk, id, date })) };
+  const entries = entry ? [...kept, entry] : kept;
+  if (entries.length > 0 || known.length > 0) await writeEntries(ctx, machine, entries);
+}

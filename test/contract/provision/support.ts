@@ -1,0 +1,104 @@
+import { spawnSync } from 'node:child_process';
+import { constants } from 'node:fs';
+import { access, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fakePrograms, type FakeProgram, type FakePrograms } from '../../fakes/programs.ts';
+
+const provision = resolve(import.meta.dirname, '../../../provision');
+
+/** What a script of `provision/` said and how it ended. */
+export interface Ended {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/**
+ * Runs scripts of `provision/` under the shell that Debian and Ubuntu have, with nothing on PATH but what a test plays and
+ * a few real programs that only touch the test's own folder.
+ */
+export class ScriptHouse {
+  readonly root: string;
+  #fakes: FakePrograms | undefined;
+
+  private constructor(root: string) {
+    this.root = root;
+  }
+
+  static async open(): Promise<ScriptHouse> {
+    return new ScriptHouse(await mkdtemp(join(tmpdir(), 'zfsdev-script-')));
+  }
+
+  /** A path in the test's own folder. */
+  at(...parts: readonly string[]): string {
+    return join(this.root, ...parts);
+  }
+
+  /** Puts these on PATH in the place of those before. */
+  async play(fakes: Readonly<Record<string, FakeProgram>>, real: readonly string[]): Promise<void> {
+    await this.#settle();
+    this.#fakes = await fakePrograms(fakes);
+    for (const program of real) await symlink(await whereIs(program), join(this.#fakes.path, program));
+  }
+
+  /**
+   * Runs a script of `provision/`. @param replaced texts of it that must be there and lead out of the test's folder, with
+   * what stands for them.
+   */
+  async run(
+    file: string,
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    replaced: Readonly<Record<string, string>> = {},
+  ): Promise<Ended> {
+    let text = await readFile(join(provision, file), 'utf8');
+    for (const [from, to] of Object.entries(replaced)) {
+      if (text.split(from).length !== 2) throw new Error(`${file} has to have once: ${from}`);
+      text = text.replace(from, to);
+    }
+    const script = this.at(file);
+    await writeFile(script, text);
+    const { status, stdout, stderr, error } = spawnSync('/bin/dash', [script, ...args], {
+      encoding: 'utf8',
+      timeout: 30_000,
+      env: { PATH: this.#fakes?.path, LC_ALL: 'C', ...env },
+    });
+    if (error) throw error;
+    return { exitCode: status, stdout, stderr };
+  }
+
+  /** The calls so far of what is played, each as one line. */
+  async calls(): Promise<string[]> {
+    return ((await this.#fakes?.calls()) ?? []).map((argv) => argv.join(' '));
+  }
+
+  /** Fails if there was a call that no test expected. */
+  async close(): Promise<void> {
+    try {
+      await this.#settle();
+    } finally {
+      await rm(this.root, { recursive: true, force: true });
+    }
+  }
+
+  async #settle(): Promise<void> {
+    const fakes = this.#fakes;
+    this.#fakes = undefined;
+    await fakes?.settle();
+  }
+}
+
+async function whereIs(program: string): Promise<string> {
+  for (const folder of ['/usr/bin', '/bin']) {
+    const path = join(folder, program);
+    if (
+      await access(path, constants.X_OK).then(
+        () => true,
+        () => false,
+      )
+    )
+      return path;
+  }
+  throw new Error(`this host has no ${program}`);
+}

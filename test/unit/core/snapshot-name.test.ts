@@ -1,0 +1,38 @@
+import { expect, it } from 'vitest';
+import { parseSnapshotName } from '../../../src/core/snapshot-name.ts';
+import type { Failure } from '../../../src/core/errors.ts';
+
+it.each([
+  'is',
+  'of',
+  'before upgrade',
+  'ünïcødé 日本',
+  '--',
+  'a/b',
+  '007',
+  '20240101',
+  "it's",
+  'x'.repeat(255),
+  'é'.repeat(127),
+])('takes %j as it is', (name) => {
+  expect(parseSnapshotName(name)).toBe(name);
+});
+
+it.each([
+  ['', 'it is empty'],
+  ['x'.repeat(256), 'has 256 bytes'],
+  ['é'.repeat(128), 'has 256 bytes'],
+  ['a\nb', "can't be printed"],
+  ['a\0b', "can't be printed"],
+  ['\ud800', "can't be printed"],
+  [' a', 'begins or ends with a space'],
+  ['1', 'number'],
+  ['4096', 'number'],
+])('refuses %j: it %s', (name, why) => {
+  expect(() => parseSnapshotName(name)).toThrow(why);
+  try {
+    parseSnapshotName(name);
+  } catch (error) {
+    expect((error as Failure).exitCode).toBe(2);
+  }
+});
