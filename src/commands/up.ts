@@ -100,7 +100,9 @@ async function presentInstance(session: Session, target: string): Promise<Instan
 
 /** The spec with the kernel that was asked for, which is taken in. */
 async function kernelIn(ctx: Context, spec: Spec, { kernel, overcommit }: UpCommandOptions): Promise<Spec> {
-  return kernel === undefined ? spec : withKernel(ctx, spec, await addKernel(ctx, kernel, overcommit === true));
+  return kernel === undefined
+    ? spec
+    : withKernel(ctx, spec, await addKernel(ctx, kernel, overcommit === true));
 }
 
 /** A machine with a kernel of its own must run that one. @throws Failure `guest` */
