@@ -50,6 +50,7 @@ do_preflight() {
     fact notice "$((memory / 1024)) MiB of memory are free: $jobs at a time instead of $JOBS"
   fi
   put jobs "$jobs"
+  fact jobs "$jobs"
   put compiler "$(gcc --version | head -n 1)"
   fact compiler "$(get compiler)"
 }

@@ -34,6 +34,8 @@ export function declareKernel(program: Command, perform: Perform): void {
     .option('--keep', 'leave the place there, whatever happens')
     .option('--resume', 'go on from the last finished phase of a build that failed')
     .addOption(overcommit())
+    .option('--install-deps', 'install missing programs of the host first (zfsdev doctor --fix)')
+    .option('--yes', 'answer yes to every question')
     .addOption(mirror())
     .addOption(timeout('24h'))
     .addOption(dryRun())

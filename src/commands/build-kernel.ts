@@ -17,6 +17,8 @@ export interface BuildKernelOptions extends GlobalOptions, RequestOptions {
   readonly overcommit?: boolean;
   readonly mirror?: string;
   readonly timeout?: string;
+  readonly installDeps?: boolean;
+  readonly yes?: boolean;
 }
 
 /** `zfsdev build-kernel`. */
@@ -28,6 +30,10 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   const builder = options.builder === 'chroot' ? 'chroot' : 'vm';
   checkDeletion(options);
   const output = resolve(options.output ?? '.');
+  if (options.installDeps) {
+    const { installDependencies } = await import('../doctor/fix.ts');
+    await installDependencies(session, { yes: options.yes === true, needed: ['zstd'] });
+  }
   if (ctx.dryRun) {
     const where =
       builder === 'vm' ? 'in a machine of the template kernel-build' : 'in a root file system on this host';

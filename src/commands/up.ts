@@ -59,7 +59,10 @@ export async function up(
   const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
   if (options.installDeps) {
     const { installDependencies } = await import('../doctor/fix.ts');
-    const needed = isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : [];
+    const needed = [
+      ...(isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : []),
+      ...(options.kernel === undefined ? [] : ['zstd']),
+    ];
     await installDependencies(session, { yes: options.yes === true, needed });
   }
   if (ctx.dryRun) {

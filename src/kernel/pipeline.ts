@@ -2,9 +2,10 @@ import { appendFileSync } from 'node:fs';
 import { step } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
+import { duration } from '../ui/progress.ts';
 import { phases, type Builder, type Phase } from './builder.ts';
 import { explainLoss, explainPhase } from './diagnose.ts';
-import { makeMeter } from './progress.ts';
+import { estimateMake, makeMeter } from './progress.ts';
 
 /** Milliseconds between two words on how far a phase is: a make has hundreds of lines a second. */
 const showEvery = 500;
@@ -42,8 +43,20 @@ export async function runPhases(ctx: Context, builder: Builder, options: Pipelin
     appendFileSync(options.log, `--- ${phase} (${new Date().toISOString()})\n`);
     const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
+    if (phase === 'config') tellTime(ctx, facts, options.deadline);
   }
   return facts;
+}
+
+/** Before the long part begins: how long it may be, and whether it will be let be that long. */
+function tellTime(ctx: Context, facts: Facts, deadline: Deadline): void {
+  const fact = (name: string): number => Number(facts.get(name) ?? 0);
+  const { objects, milliseconds } = estimateMake(fact('options'), fact('cost'), fact('jobs'));
+  if (milliseconds === undefined) return;
+  const text = `about ${objects} objects are to be compiled, which takes about ${duration(milliseconds)} here`;
+  if (milliseconds < deadline.left()) return ctx.emit({ type: 'notice', level: 'info', text });
+  const longer = `${text}, longer than --timeout lets it: a build that is cut off goes on with --resume`;
+  ctx.emit({ type: 'notice', level: 'warning', text: longer });
 }
 
 async function runPhase(

@@ -4,7 +4,7 @@ import { availableParallelism, freemem } from 'node:os';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { PassThrough, Readable } from 'node:stream';
-import { bytes, exactBytes, formatBytes, GiB, MiB } from '../core/bytes.ts';
+import { exactBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
@@ -21,6 +21,7 @@ import { mainDisk } from '../vm/machine-files.ts';
 import { inspect, requireInstance } from '../vm/store.ts';
 import type { Builder, Phase, PhaseOptions } from './builder.ts';
 import type { KernelRequest } from './request.ts';
+import { scaledTo } from './scale.ts';
 import { layOutWork } from './workfiles.ts';
 
 export interface MachineOptions {
@@ -30,10 +31,6 @@ export interface MachineOptions {
   readonly jobsAsked: boolean;
 }
 
-/** Below this a compiler and the guest don't fit. */
-const leastMemory = GiB;
-/** What is left to the host, beside what runs on it already. */
-const hostShare = 512 * MiB;
 const bootDeadline = 20 * 60_000;
 
 /**
@@ -92,25 +89,9 @@ export function machineName(id: string): InstanceName {
 /** The template, scaled down to what this host has, which is said. @throws Failure `unsupported` for too little memory */
 async function specFor(ctx: Context, name: InstanceName): Promise<Spec> {
   const asked = await resolveSpec('kernel-build', { name });
-  const cpus = Math.min(asked.cpus, availableParallelism());
-  const room = Math.floor((freemem() - hostShare) / MiB) * MiB;
-  const memory = bytes(Math.min(asked.memory, Math.max(room, 0)));
-  const tell = (text: string): void => ctx.emit({ type: 'notice', level: 'info', text });
-  if (memory < leastMemory) {
-    throw new Failure(
-      'unsupported',
-      `this host has ${formatBytes(freemem())} of free memory, too little for a build machine`,
-      {
-        hint: `end something, or build on the host itself: --builder chroot`,
-      },
-    );
-  }
-  if (cpus < asked.cpus)
-    tell(`this host has ${cpus} processors: the machine gets those instead of ${asked.cpus}`);
-  if (memory < asked.memory)
-    tell(
-      `this host has not the memory free: the machine gets ${formatBytes(memory)} instead of ${formatBytes(asked.memory)}`,
-    );
+  const host = { cpus: availableParallelism(), freeMemory: freemem() };
+  const { cpus, memory, notices } = scaledTo(host, asked);
+  for (const text of notices) ctx.emit({ type: 'notice', level: 'info', text });
   return resolveSpec('kernel-build', { name, cpus, memory: exactBytes(memory) });
 }
 

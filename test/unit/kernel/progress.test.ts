@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { makeMeter } from '../../../src/kernel/progress.ts';
+import { estimateMake, makeMeter } from '../../../src/kernel/progress.ts';
 
 it('counts the objects of a make, and tells their rate', () => {
   let now = 0;
@@ -18,4 +18,16 @@ it('never tells of more objects than there are, nor of being done', () => {
   const seen = Array.from({ length: 10 }, () => meter.take('  CC      a.o'));
   expect(seen.at(-1)?.text).toMatch(/^10 of about 10 objects/);
   expect(seen.at(-1)?.fraction).toBeLessThan(1);
+});
+
+it('tells how long a make may be from what a processor is worth, and how many there are', () => {
+  const one = estimateMake(1000, 200, 1);
+  const two = estimateMake(1000, 200, 2);
+  expect(one.objects).toBeGreaterThan(1000);
+  expect(two.milliseconds).toBe((one.milliseconds ?? 0) / 2);
+  expect(estimateMake(1000, 400, 2).milliseconds).toBe(one.milliseconds);
+});
+
+it('tells no time where none was measured', () => {
+  expect(estimateMake(1000, 0, 2).milliseconds).toBeUndefined();
 });
