@@ -69,6 +69,28 @@ export async function fakePrograms(programs: Readonly<Record<string, FakeProgram
   return { path, calls: () => lines('.calls'), verify, remove, settle: () => verify().finally(remove) };
 }
 
+/** The fakes of one test, of which there is one set at a time. */
+export class Stage {
+  #present: FakePrograms | undefined;
+
+  /** Puts these on a PATH of their own; those before must have been called as expected. */
+  async play(programs: Readonly<Record<string, FakeProgram>>): Promise<FakePrograms> {
+    await this.settle();
+    this.#present = await fakePrograms(programs);
+    return this.#present;
+  }
+
+  get present(): FakePrograms | undefined {
+    return this.#present;
+  }
+
+  async settle(): Promise<void> {
+    const fakes = this.#present;
+    this.#present = undefined;
+    await fakes?.settle();
+  }
+}
+
 function script(name: string, calls: readonly ExpectedCall[]): string {
   const expected = calls.map(({ argv, env = {}, ...call }) => ({
     ...call,

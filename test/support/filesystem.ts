@@ -1,7 +1,7 @@
-import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, rm, statfs, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { call } from './call.ts';
 
 /** A file system of its own, in a sparse file, that can really be filled; `home` is a state home on it. */
 export interface SmallFilesystem {
@@ -41,9 +41,4 @@ export async function smallFilesystem(size: number, images: string): Promise<Sma
       await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-function call(...[program, ...args]: [string, ...string[]]): void {
-  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
 }

@@ -2,8 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, expect, it } from 'vitest';
 import { parse } from 'yaml';
+import { ownHome } from '../support/home.ts';
 import { program } from '../support/zfsdev.ts';
 
 interface Step {
@@ -12,6 +13,7 @@ interface Step {
   readonly run?: string;
 }
 
+const { home } = ownHome();
 let folder: string;
 let steps: readonly Step[];
 
@@ -38,7 +40,7 @@ async function step(
     env: {
       ...process.env,
       PATH: `${join(folder, 'bin')}:${process.env['PATH'] ?? ''}`,
-      ZFSDEV_HOME: inject('vmHome'),
+      ZFSDEV_HOME: home,
       GITHUB_OUTPUT: outputs,
       TEMPLATE: 'zfs-test',
       ...env,

@@ -1,6 +1,6 @@
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { call } from '../support/call.ts';
 import { smallFilesystem, type SmallFilesystem } from '../support/filesystem.ts';
 import { shell, type Shell } from '../support/zfsdev.ts';
 
@@ -18,12 +18,6 @@ afterAll(async () => {
   await zfsdev('delete', '--force', 'brim');
   await small.remove();
 });
-
-function img(...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync('qemu-img', args, { encoding: 'utf8' });
-  expect({ stderr, status }).toEqual({ stderr: '', status: 0 });
-  return stdout;
-}
 
 /** What the machine's disk is said to take at most, in bytes. */
 async function predictedBound(): Promise<number> {
@@ -73,8 +67,8 @@ it('a disk never takes more than was predicted, filled to the brim, and filled a
   expect(bound).toBeLessThanOrEqual(1.15 * (await taken()));
 
   expect((await zfsdev('stop', 'brim')).exitCode).toBe(0);
-  expect(img('check', disk)).toContain('No errors');
-  img('snapshot', '-c', 'full', disk);
+  expect(call('qemu-img', 'check', disk)).toContain('No errors');
+  call('qemu-img', 'snapshot', '-c', 'full', disk);
   const withSnapshot = await predictedBound();
   expect((await zfsdev('start', 'brim', '--overcommit')).exitCode).toBe(0);
   await fillGuest();
@@ -84,5 +78,5 @@ it('a disk never takes more than was predicted, filled to the brim, and filled a
   const health = await zfsdev('exec', 'brim', '--', 'sh', '-c', 'zpool scrub -w testpool && zpool status -x');
   expect(health.stdout).toBe('all pools are healthy');
   expect((await zfsdev('stop', 'brim')).exitCode).toBe(0);
-  expect(img('check', disk)).toContain('No errors');
+  expect(call('qemu-img', 'check', disk)).toContain('No errors');
 });

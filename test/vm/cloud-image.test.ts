@@ -1,10 +1,10 @@
 import { copyFile, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { shell } from '../support/zfsdev.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ownHome } from '../support/home.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 const name = 'cloud';
 /** Firmware, a kernel with all its mitigations and cloud-init take emulated processors minutes. */
 const patience = ['--timeout', '20m'];
@@ -44,11 +44,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await zfsdev('delete', '--force', name);
-  const { images } = JSON.parse((await zfsdev('image', 'list', '--json')).stdout) as {
-    images: { digest: string; kind?: string; flavour?: string }[];
-  };
-  for (const { digest, kind, flavour } of images)
-    if (kind === 'pulled' || flavour === 'cloud') await zfsdev('image', 'remove', digest);
   await rm(folder, { recursive: true, force: true });
 });
 

@@ -1,11 +1,12 @@
 import { mkdir, mkdtemp, readdir, rm, symlink, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, afterAll, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeAll, afterAll, describe, expect, it } from 'vitest';
+import { ownHome, removeAll } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
 import { shell, type Result } from '../support/zfsdev.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 let folder: string;
 
 beforeAll(async () => {
@@ -14,12 +15,7 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-afterEach(async () => {
-  const { instances } = JSON.parse((await zfsdev('list', '--json')).stdout) as {
-    instances: { name: string }[];
-  };
-  if (instances.length > 0) await zfsdev('delete', '--force', ...instances.map(({ name }) => name));
-});
+afterEach(() => removeAll(zfsdev));
 
 async function expectNothingLeft(name: string): Promise<void> {
   expect(await readdir(join(zfsdev.home, 'instances'))).not.toContain(name);

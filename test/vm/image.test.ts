@@ -2,11 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ownHome } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
 import { shell, type Shell } from '../support/zfsdev.ts';
 
-const built = shell(inject('vmHome'));
+const built = ownHome();
 let folder: string;
 let work: string;
 let zfsdev: Shell;

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, expect, inject, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { ownHome } from '../support/home.ts';
 import { lifeOf } from '../support/life.ts';
-import { shell } from '../support/zfsdev.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 const name = 'life';
 const { onHost, guest } = lifeOf(zfsdev, name);
 

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -8,6 +7,7 @@ import type { SnapshotDisk } from '../../src/vm/snapshot-disks.ts';
 import type { SnapshotMachine } from '../../src/vm/snapshot-driver.ts';
 import { readSnapshots, requireSnapshot } from '../../src/vm/snapshot-list.ts';
 import { readInstance } from '../../src/vm/store.ts';
+import { callIn } from '../support/call.ts';
 import { testContext, type TestContext } from '../support/context.ts';
 import { stoppedInstance } from '../support/instances.ts';
 
@@ -16,11 +16,7 @@ let ctx: TestContext;
 let disks: SnapshotDisk[];
 let machine: SnapshotMachine;
 
-function call(program: string, ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', cwd: ctx.folder });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
-  return stdout;
-}
+const call = (program: string, ...args: string[]): string => callIn(ctx.folder, program, ...args);
 
 /** A set of two disks, each with a pattern of its own. */
 beforeEach(async () => {

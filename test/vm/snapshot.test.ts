@@ -2,10 +2,11 @@ import { spawnSync } from 'node:child_process';
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
-import { shell, type Result } from '../support/zfsdev.ts';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ownHome, removeAll } from '../support/home.ts';
+import { type Result } from '../support/zfsdev.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 const name = 'snap';
 const instance = join(zfsdev.home, 'instances', name);
 const disk = join(instance, 'disk.qcow2');
@@ -17,7 +18,7 @@ beforeAll(async () => {
   if (up.exitCode !== 0) throw new Error(up.stderr);
 });
 afterAll(async () => {
-  await zfsdev('delete', '--force', name);
+  await removeAll(zfsdev);
   await rm(folder, { recursive: true, force: true });
 });
 

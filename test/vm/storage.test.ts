@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { heldBySnapshots, readDisk, type Qcow2 } from '../../src/qemu/qcow2.ts';
-import { shell } from '../support/zfsdev.ts';
+import { call } from '../support/call.ts';
+import { ownHome, removeAll } from '../support/home.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 const name = 'room';
 const disk = join(zfsdev.home, 'instances', name, 'disk.qcow2');
 const MiB = 2 ** 20;
@@ -14,18 +15,12 @@ beforeAll(async () => {
   const up = await zfsdev('up', 'zfs-test', '--name', name);
   if (up.exitCode !== 0) throw new Error(up.stderr);
 });
-afterAll(() => zfsdev('delete', '--force', name));
+afterAll(() => removeAll(zfsdev));
 
 async function guest(script: string): Promise<string> {
   const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
   expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
   return stdout.trim();
-}
-
-function img(...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync('qemu-img', args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(stderr);
-  return stdout;
 }
 
 interface Usage {
@@ -72,8 +67,9 @@ describe('the room that a machine takes', () => {
     };
     expect(reclaimed[0]?.beforeBytes).toBe(before);
     expect(reclaimed[0]?.afterBytes).toBe(await actual());
-    // Of 140 MiB; trimming a pool writes of its own accord, about 15 MiB however much there was to free.
-    expect(reclaimed[0]?.freedBytes).toBeGreaterThan(0.85 * 140 * MiB);
+    // Of 140 MiB; trimming a pool writes of its own accord, about 15 MiB however much there was to free, and the guest's
+    // own log may just be written.
+    expect(reclaimed[0]?.freedBytes).toBeGreaterThan(0.75 * 140 * MiB);
     expect(await guest('ls /usr/src; zpool status -x')).toBe('all pools are healthy');
   });
 
@@ -93,7 +89,7 @@ describe('the room that a machine takes', () => {
     expect(compact.exitCode).toBe(0);
     expect(await actual()).toBeLessThan(before - 20 * MiB);
     expect(readQcow2(disk).backing).toBe(backing);
-    expect(img('check', disk)).toContain('No errors');
+    expect(call('qemu-img', 'check', disk)).toContain('No errors');
     expect((await zfsdev('start', name)).exitCode).toBe(0);
     expect(await guest('cat /testpool/kept; tail -n 1 /root/text; zpool status -x')).toBe(
       'kept\n4000000\nall pools are healthy',
@@ -102,13 +98,13 @@ describe('the room that a machine takes', () => {
 
   it('counts what only snapshots hold, and compact drops them only when told', async () => {
     expect((await zfsdev('stop', name)).exitCode).toBe(0);
-    img('snapshot', '-c', 'before', disk);
+    call('qemu-img', 'snapshot', '-c', 'before', disk);
     expect(await heldBySnapshots(disk)).toBe(0);
     // What the snapshot holds becomes its own when the disk's own is written.
     const write = spawnSync('qemu-io', ['-c', 'write -P 7 1G 8M', disk], { encoding: 'utf8' });
     expect(write.status).toBe(0);
-    img('snapshot', '-c', 'with', disk);
-    img('snapshot', '-a', 'before', disk);
+    call('qemu-img', 'snapshot', '-c', 'with', disk);
+    call('qemu-img', 'snapshot', '-a', 'before', disk);
     const { disks } = await usage();
     expect(disks[0]?.heldBySnapshotsBytes).toBeGreaterThanOrEqual(8 * MiB);
     expect(disks[0]?.heldBySnapshotsBytes).toBeLessThan(12 * MiB);
@@ -127,7 +123,7 @@ describe('the room that a machine takes', () => {
       await compact.until('Comparing');
       compact.kill(signal);
       await compact.result;
-      expect(img('check', disk)).toContain('No errors');
+      expect(call('qemu-img', 'check', disk)).toContain('No errors');
       expect((await zfsdev('compact', name)).exitCode).toBe(0);
       expect(await readdir(join(disk, '..'))).not.toContain('disk.qcow2.compact');
     },

@@ -1,56 +1,36 @@
-import { spawnSync } from 'node:child_process';
-import {
-  mkdir,
-  mkdtemp,
-  open,
-  readFile,
-  readdir,
-  rename,
-  rm,
-  stat,
-  symlink,
-  truncate,
-  writeFile,
-} from 'node:fs/promises';
+import { mkdtemp, open, readFile, readdir, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { smallFilesystem } from '../support/filesystem.ts';
+import { copyTree, ownHome, removeAll } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
-import { shell, type Shell } from '../support/zfsdev.ts';
+import { shell } from '../support/zfsdev.ts';
 
-// A state home of its own, since these tests damage warm states; the image is reached through a link.
 const imageHome = inject('vmHome');
+const zfsdev = ownHome();
+const { home } = zfsdev;
+const warm = join(home, 'warm');
 let folder: string;
-let home: string;
-let zfsdev: Shell;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-warm-'));
-  home = join(folder, 'home');
-  await mkdir(home, { mode: 0o700 });
-  await symlink(join(imageHome, 'images'), join(home, 'images'));
-  zfsdev = shell(home);
 });
 afterEach(() => removeAll(zfsdev));
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-async function removeAll(there: Shell): Promise<void> {
-  const { instances } = JSON.parse((await there('list', '--json')).stdout) as {
-    instances: { name: string }[];
-  };
-  if (instances.length > 0) await there('delete', '--force', ...instances.map(({ name }) => name));
-}
-
-/** The folder of the warm state of `zfs-test` (and these flags), which is made if there is none. */
-async function warmFolder(...flags: string[]): Promise<string> {
-  const { stdout, stderr } = await zfsdev('warm', 'build', 'zfs-test', ...flags, '--json');
+/** The folder of the warm state of `zfs-test`, whole again, with files that nobody else has links to. */
+async function warmFolder(): Promise<string> {
+  await rm(warm, { recursive: true, force: true });
+  copyTree(join(imageHome, 'warm'), home);
+  const { stdout, stderr } = await zfsdev('warm', 'build', 'zfs-test', '--json');
   const { key } = JSON.parse(stdout.split('\n').at(-1) ?? '') as { key?: string };
   if (key === undefined) throw new Error(`${stdout}\n${stderr}`);
-  return join(home, 'warm', key);
+  return join(warm, key);
 }
 
 async function expectTidy(): Promise<void> {
-  expect((await readdir(join(home, 'warm'))).filter((name) => name.startsWith('.'))).toEqual([]);
+  expect((await readdir(warm)).filter((name) => name.startsWith('.'))).toEqual([]);
   expect(await machinesOf(home)).toEqual([]);
 }
 
@@ -114,7 +94,7 @@ describe('a warm state that can not be used is noticed before the guest runs, to
     const { imageDigest } = JSON.parse(await readFile(join(at, 'manifest.json'), 'utf8')) as {
       imageDigest: string;
     };
-    const [image, aside] = [join(imageHome, 'images', imageDigest), join(imageHome, 'images', '.aside')];
+    const [image, aside] = [join(home, 'images', imageDigest), join(home, 'images', '.aside')];
     await rename(image, aside);
     try {
       // Nobody builds one in this test: there is no mirror at this port.
@@ -161,7 +141,7 @@ describe('saving', () => {
     const both = await Promise.all(['a', 'b'].map((name) => zfsdev('up', 'zfs-test', '--name', name)));
     expect(both.map(({ exitCode }) => exitCode)).toEqual([0, 0]);
     expect(both.filter(({ stderr }) => stderr.includes('Saving it as a warm machine'))).toHaveLength(1);
-    expect(await readdir(join(home, 'warm'))).toHaveLength(1);
+    expect(await readdir(warm)).toHaveLength(1);
   });
 
   it('cut off by kill -9 of zfsdev leaves nothing that stays', async () => {
@@ -184,34 +164,23 @@ describe('saving', () => {
     expect(stdout).toContain('state: ONLINE');
     expect(exitCode).toBe(0);
     await removeAll(zfsdev);
-    expect(await readdir(join(home, 'warm'))).toEqual([]);
+    expect(await readdir(warm)).toEqual([]);
     await expectTidy();
   });
 
   it('without room is cleaned up, and the instance goes on', async () => {
-    const [file, small] = [join(folder, 'small.img'), join(folder, 'small')];
-    const mib = 160;
-    await writeFile(file, '');
-    await truncate(file, mib * 1024 * 1024);
-    await mkdir(small);
-    const call = (...argv: [string, ...string[]]): void => {
-      const { status, stderr } = spawnSync(argv[0], argv.slice(1), { encoding: 'utf8' });
-      if (status !== 0) throw new Error(`${argv.join(' ')}: ${stderr}`);
-    };
-    call('mkfs.ext4', '-q', '-m', '0', file);
-    call('mount', '-o', 'loop', file, small);
+    const small = await smallFilesystem(160 * 2 ** 20, join(home, 'images'));
     try {
-      await symlink(join(imageHome, 'images'), join(small, 'images'));
-      const there = shell(small);
+      const there = shell(small.home);
       const up = await there('up', 'zfs-test', '--name', 'a', '--overcommit');
       expect(warnings(up.stderr).at(-2)).toContain('no warm state could be saved');
       expect(up.stdout).toContain('state: ONLINE');
       expect(up.exitCode).toBe(0);
       expect((await there('list')).stdout).not.toContain('warm-');
-      expect(await readdir(join(small, 'warm')).catch(() => [])).toEqual([]);
+      expect(await readdir(join(small.home, 'warm')).catch(() => [])).toEqual([]);
       await removeAll(there);
     } finally {
-      call('umount', '--lazy', small);
+      await small.remove();
     }
   });
 });

@@ -1,18 +1,13 @@
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
+import { ownHome, removeAll } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
-import { shell } from '../support/zfsdev.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 
-afterEach(async () => {
-  const { instances } = JSON.parse((await zfsdev('list', '--json')).stdout) as {
-    instances: { name: string }[];
-  };
-  if (instances.length > 0) await zfsdev('delete', '--force', ...instances.map(({ name }) => name));
-});
+afterEach(() => removeAll(zfsdev));
 
 async function guest(name: string, ...argv: string[]): Promise<string> {
   const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);

@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -8,6 +7,7 @@ import { deleteSnapshot } from '../../../src/storage/snapshot-delete.ts';
 import { loadSnapshot, type LoadSnapshot } from '../../../src/storage/snapshot-load.ts';
 import { surveySnapshots } from '../../../src/storage/snapshot-survey.ts';
 import type { ExpectedCall } from '../../fakes/programs.ts';
+import { call } from '../../support/call.ts';
 import type { TestContext } from '../../support/context.ts';
 import { disksOf, LimaHouse, machine, patience, recorded, versions, type LimaVersion } from './support.ts';
 
@@ -30,18 +30,13 @@ const how: LoadSnapshot = {
 };
 const name = parseSnapshotName('s1');
 
-function img(...args: string[]): void {
-  const { status, stderr } = spawnSync('qemu-img', args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(stderr);
-}
-
 /** What the disk is before and after the snapshot; no machine has to run for a table that says that memory is in it. */
 async function disks(version: LimaVersion): Promise<{ disk: string; without: string; with: string }> {
   const disk = join(house.folder, disksOf[version][0] ?? '');
   const [without, having] = [join(house.root, 'without.qcow2'), join(house.root, 'with.qcow2')];
-  img('create', '-q', '-f', 'qcow2', without, '16M');
+  call('qemu-img', 'create', '-q', '-f', 'qcow2', without, '16M');
   await copyFile(without, having);
-  img('snapshot', '-c', name, having);
+  call('qemu-img', 'snapshot', '-c', name, having);
   await copyFile(without, disk);
   return { disk, without, with: having };
 }

@@ -7,7 +7,7 @@ import type { Deadline } from '../../../src/host/deadline.ts';
 import { resolveSpec } from '../../../src/template/resolve.ts';
 import type { Spec } from '../../../src/template/spec.ts';
 import { up, type UpResult } from '../../../src/vm/lifecycle.ts';
-import { fakePrograms, type ExpectedCall, type FakePrograms } from '../../fakes/programs.ts';
+import { Stage, type ExpectedCall } from '../../fakes/programs.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 
 /** The last one that kept a machine's disk as an overlay on its image, and one that keeps it as one file. */
@@ -39,7 +39,7 @@ export class LimaHouse {
   /** Where the machine would be in Lima's home. */
   readonly folder: string;
   readonly #agents: ChildProcess[] = [];
-  #fakes: FakePrograms | undefined;
+  readonly #stage = new Stage();
 
   constructor(version: LimaVersion, root: string) {
     this.version = version;
@@ -60,8 +60,7 @@ export class LimaHouse {
     calls: Calls,
     more: { signal?: AbortSignal; env?: Record<string, string> } = {},
   ): Promise<TestContext> {
-    await this.#settle();
-    this.#fakes = await fakePrograms(
+    const { path } = await this.#stage.play(
       Object.fromEntries(Object.entries(calls).map(([name, expected]) => [name, { calls: expected }])),
     );
     // Lima's own home of the user, which must not be taken; and QEMU as the user wants it, so that it isn't probed.
@@ -71,12 +70,12 @@ export class LimaHouse {
       QEMU_SYSTEM_AARCH64: 'qemu-system-aarch64',
       ...more.env,
     };
-    return testContext({ path: this.#fakes.path, folder: this.root, ...more, env });
+    return testContext({ path, folder: this.root, ...more, env });
   }
 
   /** The calls of limactl so far, without the flags that are always there. */
   async limactlCalls(): Promise<string[]> {
-    const calls = (await this.#fakes?.calls()) ?? [];
+    const calls = (await this.#stage.present?.calls()) ?? [];
     return calls
       .filter(([name]) => name === 'limactl')
       .map(([, ...argv]) => argv.filter((word) => !/^--(tty|log-format)=/.test(word)).join(' '));
@@ -202,15 +201,9 @@ export class LimaHouse {
   async close(): Promise<void> {
     for (const agent of this.#agents) agent.kill('SIGKILL');
     try {
-      await this.#settle();
+      await this.#stage.settle();
     } finally {
       await rm(this.root, { recursive: true, force: true });
     }
-  }
-
-  async #settle(): Promise<void> {
-    const fakes = this.#fakes;
-    this.#fakes = undefined;
-    await fakes?.settle();
   }
 }

@@ -3,7 +3,7 @@ import { constants } from 'node:fs';
 import { access, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { fakePrograms, type FakeProgram, type FakePrograms } from '../../fakes/programs.ts';
+import { Stage, type FakeProgram } from '../../fakes/programs.ts';
 
 const provision = resolve(import.meta.dirname, '../../../provision');
 
@@ -20,7 +20,7 @@ export interface Ended {
  */
 export class ScriptHouse {
   readonly root: string;
-  #fakes: FakePrograms | undefined;
+  readonly #stage = new Stage();
 
   private constructor(root: string) {
     this.root = root;
@@ -37,9 +37,8 @@ export class ScriptHouse {
 
   /** Puts these on PATH in the place of those before. */
   async play(fakes: Readonly<Record<string, FakeProgram>>, real: readonly string[]): Promise<void> {
-    await this.#settle();
-    this.#fakes = await fakePrograms(fakes);
-    for (const program of real) await symlink(await whereIs(program), join(this.#fakes.path, program));
+    const { path } = await this.#stage.play(fakes);
+    for (const program of real) await symlink(await whereIs(program), join(path, program));
   }
 
   /**
@@ -62,7 +61,7 @@ export class ScriptHouse {
     const { status, stdout, stderr, error } = spawnSync('/bin/dash', [script, ...args], {
       encoding: 'utf8',
       timeout: 30_000,
-      env: { PATH: this.#fakes?.path, LC_ALL: 'C', ...env },
+      env: { PATH: this.#stage.present?.path, LC_ALL: 'C', ...env },
     });
     if (error) throw error;
     return { exitCode: status, stdout, stderr };
@@ -70,22 +69,16 @@ export class ScriptHouse {
 
   /** The calls so far of what is played, each as one line. */
   async calls(): Promise<string[]> {
-    return ((await this.#fakes?.calls()) ?? []).map((argv) => argv.join(' '));
+    return ((await this.#stage.present?.calls()) ?? []).map((argv) => argv.join(' '));
   }
 
   /** Fails if there was a call that no test expected. */
   async close(): Promise<void> {
     try {
-      await this.#settle();
+      await this.#stage.settle();
     } finally {
       await rm(this.root, { recursive: true, force: true });
     }
-  }
-
-  async #settle(): Promise<void> {
-    const fakes = this.#fakes;
-    this.#fakes = undefined;
-    await fakes?.settle();
   }
 }
 

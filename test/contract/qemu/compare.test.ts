@@ -1,19 +1,14 @@
-import { spawnSync } from 'node:child_process';
 import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GiB } from '../../../src/core/bytes.ts';
 import { compare } from '../../../src/qemu/compare.ts';
+import { call } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 
 let ctx: TestContext;
 let disk: string;
 let twin: string;
-
-function qemu(program: 'qemu-img' | 'qemu-io', ...args: string[]): void {
-  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
-}
 
 const virtual = 2 * GiB;
 
@@ -22,12 +17,12 @@ beforeEach(async () => {
   ctx = await testContext({ path: process.env['PATH'] ?? '' });
   const base = join(ctx.folder, 'base.qcow2');
   [disk, twin] = [join(ctx.folder, 'disk.qcow2'), join(ctx.folder, 'twin, "of" it.qcow2')];
-  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', base, String(virtual));
-  qemu('qemu-io', '-c', 'write -P 7 0 4M', '-c', 'write -P 9 1G 4M', base);
+  call('qemu-img', 'create', '-q', '-f', 'qcow2', base, String(virtual));
+  call('qemu-io', '-c', 'write -P 7 0 4M', '-c', 'write -P 9 1G 4M', base);
   const layout = ['-o', 'extended_l2=on,cluster_size=128k', '-b', base, '-F', 'qcow2'];
-  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', ...layout, disk);
-  qemu('qemu-io', '-c', 'write -P 3 4k 4k', '-c', 'write -z 2M 64k', disk);
-  qemu('qemu-img', 'convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-c', disk, twin);
+  call('qemu-img', 'create', '-q', '-f', 'qcow2', ...layout, disk);
+  call('qemu-io', '-c', 'write -P 3 4k 4k', '-c', 'write -z 2M 64k', disk);
+  call('qemu-img', 'convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-c', disk, twin);
 });
 afterEach(() => ctx.remove());
 
@@ -42,7 +37,7 @@ describe('comparing two disks', () => {
     ['a part that was made zero', 2 * 2 ** 20],
     ['the last sector', virtual - 512],
   ])('finds a change in %s', async (_, offset) => {
-    qemu('qemu-io', '-c', `write -P 8 ${offset} 512`, twin);
+    call('qemu-io', '-c', `write -P 8 ${offset} 512`, twin);
     expect(await compare(ctx, disk, twin)).toBe(false);
   });
 

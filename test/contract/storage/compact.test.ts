@@ -4,6 +4,7 @@ import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MiB } from '../../../src/core/bytes.ts';
+import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { shell, type Shell } from '../../support/zfsdev.ts';
@@ -13,11 +14,8 @@ let zfsdev: Shell;
 let disk: string;
 let original: string;
 
-function qemu(program: 'qemu-img' | 'qemu-io', ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', cwd: ctx.folder });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}${stdout}`);
-  return stdout;
-}
+const qemu = (program: 'qemu-img' | 'qemu-io', ...args: string[]): string =>
+  callIn(ctx.folder, program, ...args);
 
 /** A disk on a backing file, with random data, text, and holes in it. */
 beforeEach(async () => {

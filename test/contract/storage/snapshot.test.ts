@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
@@ -11,11 +12,8 @@ let ctx: TestContext;
 let zfsdev: Shell;
 let disk: string;
 
-function qemu(program: 'qemu-img' | 'qemu-io', ...args: string[]): string {
-  const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8', cwd: ctx.folder });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}${stdout}`);
-  return stdout;
-}
+const qemu = (program: 'qemu-img' | 'qemu-io', ...args: string[]): string =>
+  callIn(ctx.folder, program, ...args);
 
 beforeEach(async () => {
   ctx = await testContext();

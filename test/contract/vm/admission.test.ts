@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { GiB, MiB } from '../../../src/core/bytes.ts';
@@ -9,6 +8,7 @@ import { resolveSpec } from '../../../src/template/resolve.ts';
 import { instanceClaims, reserveInstance } from '../../../src/vm/admission.ts';
 import type { Driver } from '../../../src/vm/driver.ts';
 import { driverFor } from '../../../src/vm/drivers.ts';
+import { call } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { shell } from '../../support/zfsdev.ts';
@@ -19,11 +19,6 @@ beforeEach(async () => {
   ctx = await testContext();
 });
 afterEach(() => ctx.remove());
-
-function call(program: string, ...args: string[]): void {
-  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
-}
 
 describe('what counts against the free space', () => {
   it("is a disk's bound, and what its snapshots stand on beside it", async () => {
