@@ -1,10 +1,10 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, inject, it } from 'vitest';
-import { shell } from '../support/zfsdev.ts';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { ownHome } from '../support/home.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 let output: string;
 
 beforeAll(async () => {

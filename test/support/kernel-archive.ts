@@ -1,6 +1,6 @@
-import { spawnSync } from 'node:child_process';
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { call } from './call.ts';
 
 interface StoredImage {
   readonly folder: string;
@@ -61,9 +61,4 @@ async function zfsImage(home: string): Promise<StoredImage> {
     if (found?.flavour === 'zfs') return { ...found, folder: join(images, name) };
   }
   throw new Error(`there is no image in ${images}`);
-}
-
-function call(...[program, ...args]: [string, ...string[]]): void {
-  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr}`);
 }

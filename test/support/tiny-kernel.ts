@@ -7,6 +7,8 @@ export interface TinyKernelOptions {
   readonly broken?: boolean;
   /** It compiles until somebody ends it. */
   readonly endless?: boolean;
+  /** It fills its disk, and compiles until somebody ends it if it has done so before: for machines only. */
+  readonly hungry?: boolean;
   /** It has no Kconfig, as what is no kernel. */
   readonly noKernel?: boolean;
 }
@@ -63,11 +65,22 @@ int main(int count, char **words) {
 }
 `;
 
+/** Fills the disk to its last byte, what is kept for root included. */
+const fillDisk = `@[ ! -e filler ] || sleep 1000
+	@fallocate -l $$(df --output=avail -B1 . | tail -n 1) filler || :
+	@cat /dev/zero >>filler || :
+	@$(CC) -c`;
+
+function makefileOf({ endless, hungry }: TinyKernelOptions): string {
+  if (endless) return makefile.replace('@$(CC) -c', '@sleep 1000; $(CC) -c');
+  return hungry ? `.NOTPARALLEL:\n${makefile.replace('@$(CC) -c', fillDisk)}` : makefile;
+}
+
 /** Makes a tree that is built as a kernel is, by a real compiler, in a moment. */
 export async function tinyKernel(folder: string, options: TinyKernelOptions = {}): Promise<string> {
   const third = options.broken ? 'int three(void) { return missing; }\n' : 'int three(void) { return 3; }\n';
   const files: Record<string, string> = {
-    Makefile: options.endless ? makefile.replace('@$(CC) -c', '@sleep 1000; $(CC) -c') : makefile,
+    Makefile: makefileOf(options),
     Kconfig: ['TINY', 'OTHER', 'NEEDS_OTHER', 'LOCALVERSION', 'LOCALVERSION_AUTO', 'MODULES']
       .map((name) => `config ${name}\n\tbool\n`)
       .join(''),

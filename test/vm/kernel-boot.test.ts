@@ -1,11 +1,11 @@
 import { appendFile, mkdtemp, readdir, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { ownHome } from '../support/home.ts';
 import { imageKernel } from '../support/kernel-archive.ts';
-import { shell } from '../support/zfsdev.ts';
 
-const zfsdev = shell(inject('vmHome'));
+const zfsdev = ownHome();
 let folder: string;
 
 beforeEach(async () => {

@@ -4,24 +4,23 @@ import { mkdir, mkdtemp, readFile, readdir, rm, truncate, writeFile } from 'node
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { smallFilesystem } from '../support/filesystem.ts';
+import { ownHome } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
 import { tinyKernel, type TinyKernelOptions } from '../support/tiny-kernel.ts';
-import { shell, type Result, type Shell } from '../support/zfsdev.ts';
+import { type Result } from '../support/zfsdev.ts';
 
 // A kernel small enough for a moment, by a real compiler, through all phases of the pipeline.
 
-const built = shell(inject('vmHome'));
+const zfsdev = ownHome();
 const archive = 'kernel-6.99.0-test.tar.zst';
 let folder: string;
 let output: string;
-let zfsdev: Shell;
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-kernel-'));
   output = join(folder, 'output');
-  zfsdev = built;
 });
 
 afterEach(async () => {
@@ -228,10 +227,13 @@ describe('a kernel built in a machine', () => {
     expect(await builds()).toEqual([]);
   });
 
-  it('that is killed in mid-build stays for a look, and goes on', async () => {
-    const source = await tinyKernel(join(folder, 'tiny'), { endless: true });
+  it('whose disk runs full, and that is killed later, stays for a look, and goes on', async () => {
+    const source = await tinyKernel(join(folder, 'tiny'), { hungry: true });
     const words = ['build-kernel', '--source', source, '--output', output, ...common];
-    const build = zfsdev.begin(...words);
+    const full = await zfsdev(...words);
+    expectFailure(full, /the kernel does not compile: the disk is full/, 3);
+    expect(full.stderr).toContain('--resume');
+    const build = zfsdev.begin(...words, '--resume');
     await build.until('Compiling the kernel');
     const { instances } = JSON.parse((await zfsdev('list', '--json')).stdout) as {
       instances: { name: string }[];
