@@ -7,8 +7,8 @@ export interface TinyKernelOptions {
   readonly broken?: boolean;
   /** It compiles until somebody ends it. */
   readonly endless?: boolean;
-  /** It fills its disk, and compiles until somebody ends it if it has done so before: for machines only. */
-  readonly hungry?: boolean;
+  /** It fills its disk; the next time it compiles until somebody ends it; then it compiles. For machines only. */
+  readonly unlucky?: boolean;
   /** It has no Kconfig, as what is no kernel. */
   readonly noKernel?: boolean;
 }
@@ -65,15 +65,29 @@ int main(int count, char **words) {
 }
 `;
 
-/** Fills the disk to its last byte, what is kept for root included. */
-const fillDisk = `@[ ! -e filler ] || sleep 1000
-	@fallocate -l $$(df --output=avail -B1 . | tail -n 1) filler || :
-	@cat /dev/zero >>filler || :
-	@$(CC) -c`;
+/** What an unlucky kernel does before it compiles; the disk is filled to its last byte, what is kept for root included. */
+const misfortunes = `if [ ! -e filler ]; then
+  n=0
+  for size in 1G 64M 4M; do
+    while fallocate -l $size filler.$n; do n=$((n + 1)); done
+  done
+  cat /dev/zero >filler
+elif [ ! -e cut-off ]; then
+  rm -f filler.*
+  : >filler
+  : >cut-off
+  sync
+  echo cut off here
+  sleep 1000
+fi
+:
+`;
 
-function makefileOf({ endless, hungry }: TinyKernelOptions): string {
+function makefileOf({ endless, unlucky }: TinyKernelOptions): string {
   if (endless) return makefile.replace('@$(CC) -c', '@sleep 1000; $(CC) -c');
-  return hungry ? `.NOTPARALLEL:\n${makefile.replace('@$(CC) -c', fillDisk)}` : makefile;
+  return unlucky
+    ? `.NOTPARALLEL:\n${makefile.replace('@$(CC) -c', '@sh scripts/misfortunes; $(CC) -c')}`
+    : makefile;
 }
 
 /** Makes a tree that is built as a kernel is, by a real compiler, in a moment. */
@@ -85,6 +99,7 @@ export async function tinyKernel(folder: string, options: TinyKernelOptions = {}
       .map((name) => `config ${name}\n\tbool\n`)
       .join(''),
     'scripts/kconfig/olddefconfig': olddefconfig,
+    'scripts/misfortunes': misfortunes,
     'usr/gen_init_cpio.c': initCpio,
     'kernel/one.c': 'int one(void) { return 1; }\n',
     'kernel/two.c': 'int two(void) { return 2; }\n',
