@@ -20,6 +20,17 @@ export default defineConfig({
       },
       {
         test: {
+          // Not part of `npm test`: it compiles real kernels, which takes minutes, and hours in an emulated machine.
+          name: 'kernel',
+          include: ['test/kernel/**/*.test.ts'],
+          globalSetup: ['test/vm/setup.ts'],
+          fileParallelism: false,
+          testTimeout: 24 * 3_600_000,
+          hookTimeout: 1_800_000,
+        },
+      },
+      {
+        test: {
           // Not part of `npm test`: it drives a real limactl, which has to be there.
           name: 'lima',
           include: ['test/lima/**/*.test.ts'],

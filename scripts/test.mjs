@@ -9,6 +9,8 @@ function run(command, args) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
+const optional = ['shellcheck', 'zstd'];
+
 function isAbsent(program) {
   return spawnSync(program, ['--version'], { stdio: 'ignore' }).error !== undefined;
 }
@@ -20,9 +22,10 @@ function asRoot(...argv) {
 
 run('npm', ['run', '--silent', 'build']);
 run('node', ['dist/zfsdev.js', 'doctor', '--fix', '--yes']);
-// zfsdev itself has no use for it, so doctor leaves it out. Elsewhere than on Debian and Ubuntu its test says what is missing.
-if (isAbsent('shellcheck') && !isAbsent('apt-get')) {
-  for (const words of [['update'], ['install', '-y', '--no-install-recommends', 'shellcheck']])
+// zfsdev itself can do without, so doctor leaves them out. Elsewhere than on Debian and Ubuntu the tests say what is missing.
+const absent = optional.filter(isAbsent);
+if (absent.length > 0 && !isAbsent('apt-get')) {
+  for (const words of [['update'], ['install', '-y', '--no-install-recommends', ...absent]])
     run(...asRoot('apt-get', '-q', '-o', 'DPkg::Lock::Timeout=300', ...words));
 }
 run('npm', ['run', '--silent', 'typecheck']);

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { declareGuest } from './cli/guest.ts';
 import { declareHost } from './cli/host.ts';
 import { declareImage } from './cli/image.ts';
+import { declareKernel } from './cli/kernel.ts';
 import { declareLifecycle } from './cli/lifecycle.ts';
 import type { Perform } from './cli/options.ts';
 import { declareSnapshot } from './cli/snapshot.ts';
@@ -38,6 +39,7 @@ Try:
   declareGuest(program, perform);
   declareImage(program, perform);
   declareWarm(program, perform);
+  declareKernel(program, perform);
   declareSnapshot(program, perform);
   declareStorage(program, perform);
   declareHost(program, perform);

@@ -28,6 +28,7 @@ export function declareLifecycle(program: Command, perform: Perform): void {
     .option('--suite <suite>', 'Debian release of the image: trixie or sid')
     .option('--driver <driver>', 'qemu or lima')
     .option('--accel <accelerator>', 'kvm, hvf or tcg instead of the one found to work')
+    .option('--kernel <file>', "boot this archive of zfsdev build-kernel instead of the image's kernel")
     .option('--cold', 'boot from the image instead of forking a warm machine')
     .addOption(overcommit())
     .option('--install-deps', 'install missing programs of the host first (zfsdev doctor --fix)')

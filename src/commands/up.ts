@@ -1,11 +1,13 @@
 import { Failure } from '../core/errors.ts';
+import type { Context } from '../host/context.ts';
 import { parseName } from '../core/names.ts';
 import { deadlineIn, parseDuration } from '../host/deadline.ts';
 import { resolveSpec, type ResolveFlags } from '../template/resolve.ts';
-import { isCloudImage } from '../template/spec.ts';
+import { isCloudImage, type Spec } from '../template/spec.ts';
 import { reap } from '../vm/disposable.ts';
 import { plannedUp } from '../vm/dry-run.ts';
 import type { Instance } from '../vm/instance.ts';
+import { addKernel, withKernel } from '../vm/kernel.ts';
 import { channelTo, start, up as bringUp, type UpResult } from '../vm/lifecycle.ts';
 import { inspect } from '../vm/store.ts';
 import { duration } from '../ui/progress.ts';
@@ -23,6 +25,7 @@ export interface UpCommandOptions extends GlobalOptions {
   readonly timeout?: string;
   readonly overcommit?: boolean;
   readonly cold?: boolean;
+  readonly kernel?: string;
   readonly installDeps?: boolean;
   readonly yes?: boolean;
   readonly mirror?: string;
@@ -50,27 +53,33 @@ export async function up(
   };
   const flags = resolveFlags(options);
   const present =
-    target !== undefined && Object.keys(flags).length === 0
+    target !== undefined && Object.keys(flags).length === 0 && options.kernel === undefined
       ? await presentInstance(session, target)
       : undefined;
   const spec = present?.spec ?? (await resolveSpec(target ?? 'zfs-test', flags));
   if (options.installDeps) {
     const { installDependencies } = await import('../doctor/fix.ts');
-    const needed = isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : [];
+    const needed = [
+      ...(isCloudImage(spec.image) && spec.image.firmware === 'uefi' ? ['uefi'] : []),
+      ...(options.kernel === undefined ? [] : ['zstd']),
+    ];
     await installDependencies(session, { yes: options.yes === true, needed });
   }
   if (ctx.dryRun) {
+    if (options.kernel !== undefined)
+      ctx.emit({ type: 'would', text: `take in the kernel ${options.kernel}, and boot it` });
     for (const text of await plannedUp(ctx, spec, present !== undefined)) ctx.emit({ type: 'would', text });
     return;
   }
   await reap(ctx);
   const result = present
     ? await start(ctx, present.name, how)
-    : await bringUp(ctx, spec, {
+    : await bringUp(ctx, await kernelIn(ctx, spec, options), {
         ...how,
         cold: options.cold === true,
         ...(options.mirror === undefined ? {} : { mirror: options.mirror }),
       });
+  await checkRelease(session, result);
   const poolStatus = await askPool(session, result);
   const milliseconds = performance.now() - began;
   await session.answer(document(result, poolStatus, milliseconds), () =>
@@ -90,6 +99,24 @@ async function presentInstance(session: Session, target: string): Promise<Instan
   }
   const found = await inspect(session.ctx, name);
   return found?.instance?.state.phase === 'creating' ? undefined : found?.instance;
+}
+
+/** The spec with the kernel that was asked for, which is taken in. */
+async function kernelIn(ctx: Context, spec: Spec, { kernel, overcommit }: UpCommandOptions): Promise<Spec> {
+  return kernel === undefined
+    ? spec
+    : withKernel(ctx, spec, await addKernel(ctx, kernel, overcommit === true));
+}
+
+/** A machine with a kernel of its own must run that one. @throws Failure `guest` */
+async function checkRelease({ ctx }: Session, { instance: { name, spec } }: UpResult): Promise<void> {
+  if (!spec.kernel) return;
+  const channel = await channelTo(ctx, name);
+  const { stdout } = await channel.exec(['uname', '-r'], { deadline: 120_000, signal: ctx.signal });
+  if (stdout === spec.kernel.release) return;
+  throw new Failure('guest', `"${name}" runs the kernel ${stdout}, and not ${spec.kernel.release}`, {
+    hint: `zfsdev logs ${name} shows its console; zfsdev delete --force ${name} removes it`,
+  });
 }
 
 /**
@@ -125,6 +152,7 @@ function document(
     driver: state.driver,
     accelerator: state.accelerator,
     sshPort: state.sshPort,
+    ...(spec.kernel ? { kernel: spec.kernel } : {}),
     ...(spec.pool && poolStatus !== undefined
       ? { pool: { name: spec.pool.name, health: 'ONLINE', status: poolStatus } }
       : {}),

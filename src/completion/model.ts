@@ -41,6 +41,8 @@ export const valuesOf: Readonly<Record<string, readonly string[]>> = {
   '--driver': ['qemu', 'lima'],
   '--accel': ['kvm', 'hvf', 'tcg'],
   '--flavour': ['zfs', 'base', 'cloud'],
+  '--config': ['defconfig', 'tinyconfig', 'debian-cloud'],
+  '--zfs': ['debian', 'none'],
 };
 
 export const shells = ['bash', 'zsh', 'fish'] as const;
@@ -51,6 +53,7 @@ const kindOfArgument: Readonly<Record<string, Kind>> = {
   template: 'template',
   digest: 'image',
   path: 'place',
+  file: 'file',
   location: 'file',
   shell: { words: shells },
 };
@@ -85,7 +88,8 @@ function optionModel(option: Option): OptionModel {
   const description = firstLine(option.description);
   if (!option.required && !option.optional) return { flags, description };
   const words = option.argChoices ?? valuesOf[option.long ?? ''];
-  return { flags, description, value: words === undefined ? 'none' : { words } };
+  const open: Kind = /[<[]file[>\]]/.test(option.flags) ? 'file' : 'none';
+  return { flags, description, value: words === undefined ? open : { words } };
 }
 
 function argumentKind(argument: Argument): Kind {

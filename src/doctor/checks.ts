@@ -9,6 +9,7 @@ import {
   mmdebstrapCheck,
   nodeCheck,
   sshCheck,
+  zstdCheck,
 } from './checks/programs.ts';
 import { homeCheck, spaceCheck, temporarySpaceCheck } from './checks/storage.ts';
 import { namespacesCheck, subordinateIdsCheck, uidmapCheck } from './checks/unprivileged.ts';
@@ -25,6 +26,7 @@ export const allChecks: readonly Check[] = [
   uefiCheck,
   mmdebstrapCheck,
   mke2fsCheck,
+  zstdCheck,
   keyringCheck,
   uidmapCheck,
   subordinateIdsCheck,

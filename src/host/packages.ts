@@ -9,6 +9,8 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   'ssh-keygen': { apt: 'openssh-client' },
   mmdebstrap: { apt: 'mmdebstrap' },
   mke2fs: { apt: 'e2fsprogs', brew: 'e2fsprogs' },
+  zstd: { apt: 'zstd', brew: 'zstd' },
+  unshare: { apt: 'util-linux' },
   newuidmap: { apt: 'uidmap' },
   limactl: { brew: 'lima' },
   // Firmware of guests, which is no program; Homebrew's QEMU brings it along.

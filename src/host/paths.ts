@@ -49,6 +49,30 @@ export interface WarmPaths {
   readonly manifest: string;
 }
 
+/** Every file name inside the folder of one kernel build. */
+export interface BuildPaths {
+  readonly folder: string;
+  /** What is handed to the builder, and where the one in a root file system works. */
+  readonly work: string;
+  /** That root file system. */
+  readonly root: string;
+  /** What is built, and which phases are done. */
+  readonly state: string;
+  /** The most that it can take, and what it has. */
+  readonly claim: string;
+  readonly log: string;
+}
+
+/** Every file name inside the folder of a kernel that was taken in. */
+export interface KernelPaths {
+  readonly folder: string;
+  readonly image: string;
+  readonly initrd: string;
+  /** A file system with the modules, for a disk of their own. */
+  readonly modules: string;
+  readonly manifest: string;
+}
+
 /** The one place that knows a file name in the state home. */
 export interface Paths {
   readonly home: string;
@@ -66,7 +90,13 @@ export interface Paths {
   /** Lima's home for the machines that zfsdev makes with it. */
   readonly lima: string;
   readonly instance: (name: InstanceName) => InstancePaths;
+  readonly builds: string;
+  readonly kernels: string;
+  /** What compilers made before, for kernels that are built again. */
+  readonly compilerCache: string;
   readonly warmState: (key: string) => WarmPaths;
+  readonly build: (id: string) => BuildPaths;
+  readonly kernel: (digest: string) => KernelPaths;
   readonly lock: (name: string) => string;
 }
 
@@ -77,6 +107,8 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
   const warm = join(home, 'warm');
   const keys = join(home, 'keys');
   const locks = join(home, 'locks');
+  const builds = join(home, 'builds');
+  const kernels = join(home, 'kernels');
   return {
     home,
     instances,
@@ -90,7 +122,12 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     warm,
     lima: join(home, 'lima'),
     instance: (name) => instancePaths(join(instances, name)),
+    builds,
+    kernels,
+    compilerCache: join(builds, '.ccache'),
     warmState: (key) => warmPaths(join(warm, key)),
+    build: (id) => buildPaths(join(builds, id)),
+    kernel: (digest) => kernelPaths(join(kernels, digest)),
     lock: (name) => join(locks, `${name}.lock`),
   };
 }
@@ -128,6 +165,27 @@ function warmPaths(folder: string): WarmPaths {
     memory: join(folder, 'memory'),
     devices: join(folder, 'devices'),
     disk: join(folder, 'disk.qcow2'),
+    manifest: join(folder, 'manifest.json'),
+  };
+}
+
+function buildPaths(folder: string): BuildPaths {
+  return {
+    folder,
+    work: join(folder, 'work'),
+    root: join(folder, 'root'),
+    state: join(folder, 'state.json'),
+    claim: join(folder, 'claim.json'),
+    log: join(folder, 'build.log'),
+  };
+}
+
+function kernelPaths(folder: string): KernelPaths {
+  return {
+    folder,
+    image: join(folder, 'vmlinuz'),
+    initrd: join(folder, 'initrd'),
+    modules: join(folder, 'modules.ext4'),
     manifest: join(folder, 'manifest.json'),
   };
 }

@@ -14,7 +14,8 @@ import { imageFormat, type Recipe } from './recipe.ts';
 import { builtOf, inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
 import { checkPermissions, isRoot, layOut, makeWorkplace } from './workplace.ts';
 
-const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+/** Debian's own keys, with which all packages are checked. */
+export const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
 
 /** The module's compilation alone takes 3 min on 2 cores; a slow machine and a slow mirror get their chance. */
 const stageDeadline = 60 * 60_000;
@@ -117,14 +118,16 @@ async function runtimeStage(stage: Stage): Promise<void> {
 }
 
 /** What never reaches a disk: dpkg leaves it out while it unpacks, in the guest's own later installations too. */
-const leftOut = ['man', 'info', 'locale', 'lintian', 'bug', 'doc'].map((name) => `/usr/share/${name}/*`);
+export const leftOut = ['man', 'info', 'locale', 'lintian', 'bug', 'doc'].map(
+  (name) => `/usr/share/${name}/*`,
+);
 
 /**
  * As root, mmdebstrap would mount below the host's own tree, and what it started would outlive it. In namespaces of
  * its own everything ends with it, and removing the working folder can't reach through a mount. Without root it makes
  * such namespaces itself.
  */
-const contained = [
+export const contained = [
   'unshare',
   '--mount',
   '--pid',
@@ -179,7 +182,7 @@ async function bootstrap(
 }
 
 /** Programs and files of the host that a build needs, asked before anything is downloaded. */
-async function checkPrograms(ctx: Context): Promise<void> {
+export async function checkPrograms(ctx: Context): Promise<void> {
   const programs = [
     ['mmdebstrap', '--version'],
     ['mke2fs', '-V'],
@@ -198,7 +201,7 @@ async function checkPrograms(ctx: Context): Promise<void> {
 }
 
 /** Copies a file beside its target and renames it there: the two may be on different filesystems. */
-async function moveAcross(from: string, target: string): Promise<void> {
+export async function moveAcross(from: string, target: string): Promise<void> {
   const part = `${target}.part`;
   try {
     await copyFile(from, part);

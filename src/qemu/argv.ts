@@ -33,6 +33,7 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
     ...ports(),
     ...disk(machine),
     ...seed(machine),
+    ...modules(machine),
     ...network(machine),
     ...entropy(),
     ...serial(machine),
@@ -193,6 +194,17 @@ function seed({ boot: from }: Machine): string[] {
   return [
     ...['-blockdev', JSON.stringify(node)],
     ...device({ driver: 'virtio-blk-pci', id: 'blk1', drive: 'seed', serial: 'zfsdev-seed' }),
+  ];
+}
+
+/** Known to the guest's init by its serial number, so that the order of disks decides nothing. */
+function modules({ modules: filename }: Machine): string[] {
+  if (filename === undefined) return [];
+  const node = { driver: 'file', 'node-name': 'modules0-file', filename, 'read-only': true };
+  const raw = { driver: 'raw', 'node-name': 'modules0', file: 'modules0-file', 'read-only': true };
+  return [
+    ...['-blockdev', JSON.stringify(node), '-blockdev', JSON.stringify(raw)],
+    ...device({ driver: 'virtio-blk-pci', id: 'blkmodules', drive: 'modules0', serial: 'zfsdev-modules' }),
   ];
 }
 

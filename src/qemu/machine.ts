@@ -42,6 +42,8 @@ export interface Machine {
   readonly memory: Bytes;
   readonly boot: Boot;
   readonly disk: string;
+  /** A file system with the modules of a kernel that isn't the image's own; it is only read. */
+  readonly modules?: string;
   readonly mac: string;
   /** ssh of the guest on this port of 127.0.0.1. */
   readonly sshPort: number;

@@ -1,7 +1,9 @@
 import { realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Context } from '../host/context.ts';
+import { listKernels } from '../image/kernel-store.ts';
 import { listImages } from '../image/store.ts';
+import { groupKernelUsers } from '../vm/kernel.ts';
 import { groupImageUsers } from '../vm/images.ts';
 import type { Instance } from '../vm/instance.ts';
 import { groupWarmUsers, listWarm } from '../vm/warm-store.ts';
@@ -10,7 +12,7 @@ import { lookAtDisk, type DiskUsage } from './disk.ts';
 /** What machines stand on, counted once however many they are. */
 export interface SharedUsage {
   /** `base` is a backing file outside the state home and of no machine's own. */
-  readonly what: 'image' | 'warm' | 'base';
+  readonly what: 'image' | 'warm' | 'kernel' | 'base';
   /** The digest or key; the path of a base. */
   readonly key: string;
   readonly actual: number;
@@ -22,18 +24,20 @@ interface User {
   readonly disks: readonly DiskUsage[];
 }
 
-/** Images, warm states, and all other backing files of these machines; `instances` are all there are. */
+/** Images, warm states, kernels, and all other backing files of these machines; `instances` are all there are. */
 export async function sharedUsage(
   ctx: Context,
   machines: readonly User[],
   instances: readonly Instance[],
 ): Promise<SharedUsage[]> {
-  const [images, warm, bases] = await Promise.all([
+  const [images, warm, kernels, bases] = await Promise.all([
     listImages(ctx.paths.images),
     listWarm(ctx),
+    listKernels(ctx.paths),
     basesOf(ctx, machines),
   ]);
   const [ofImage, ofWarm] = [groupImageUsers(instances, warm), groupWarmUsers(instances)];
+  const ofKernel = groupKernelUsers(instances);
   return [
     ...images.map(({ digest, actual }) => ({
       what: 'image' as const,
@@ -42,6 +46,12 @@ export async function sharedUsage(
       usedBy: ofImage.get(digest) ?? [],
     })),
     ...warm.map(({ key, actual }) => ({ what: 'warm' as const, key, actual, usedBy: ofWarm.get(key) ?? [] })),
+    ...kernels.map(({ digest, actual }) => ({
+      what: 'kernel' as const,
+      key: digest,
+      actual,
+      usedBy: ofKernel.get(digest) ?? [],
+    })),
     ...bases,
   ];
 }

@@ -25,6 +25,12 @@ export interface PoolSpec {
   readonly properties: Readonly<Record<string, string>>;
 }
 
+/** A kernel that was taken in (`kernels/<digest>`), and what `uname -r` says under it. */
+export interface KernelChoice {
+  readonly digest: string;
+  readonly release: string;
+}
+
 /** An image that zfsdev builds of Debian packages. */
 export interface BuiltImageSpec {
   readonly flavour: 'zfs' | 'base';
@@ -61,6 +67,8 @@ export interface Spec {
   readonly disk: Bytes;
   readonly image: ImageSpec;
   readonly pool?: PoolSpec;
+  /** A kernel of the user's own instead of the image's; `undefined` for that one. */
+  readonly kernel?: KernelChoice;
   /** The tools of a kernel build are installed; `undefined` is no. */
   readonly buildTools?: boolean;
   readonly worstCase: readonly WorstCasePart[];
@@ -121,6 +129,7 @@ const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
   disk: size,
   image,
   pool: v.exactOptional(pool),
+  kernel: v.exactOptional(v.strictObject({ digest: v.string(), release: v.string() })),
   buildTools: v.exactOptional(v.boolean()),
   worstCase: v.array(
     v.strictObject({

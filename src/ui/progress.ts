@@ -19,17 +19,28 @@ export function jsonProgress(write: Write): Progress {
   };
 }
 
-/** Plain lines for logs and pipes: one when a step begins, one when it ends; progress within a step is left out. */
+/** Steps that can take hours: where there are only lines, one tells now and then how far they are. */
+const slowSteps: readonly StepId[] = ['make', 'zfs'];
+/** Milliseconds. */
+const tellEvery = 30_000;
+
+/** Plain lines for logs and pipes: one when a step begins, one when it ends; within a step only where it is a slow one. */
 export function plainProgress(write: Write, paint: Paint): Progress {
-  const started = new Map<StepId, { title: string; start: number }>();
+  const started = new Map<StepId, { title: string; start: number; told: number }>();
   return {
     emit: (event) => {
       switch (event.type) {
         case 'step-started':
-          started.set(event.step, { title: event.title, start: performance.now() });
+          started.set(event.step, { title: event.title, start: performance.now(), told: performance.now() });
           return write(`- ${event.title}\n`);
-        case 'step-progress':
-          return;
+        case 'step-progress': {
+          const begun = started.get(event.step);
+          if (!begun || !slowSteps.includes(event.step) || performance.now() - begun.told < tellEvery) return;
+          started.set(event.step, { ...begun, told: performance.now() });
+          return write(
+            `  ${event.text} ${paint('faint', `(${duration(performance.now() - begun.start)})`)}\n`,
+          );
+        }
         case 'step-done': {
           const begun = started.get(event.step);
           started.delete(event.step);

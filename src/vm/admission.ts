@@ -20,16 +20,17 @@ import type { ProcessIdentity } from '../host/process-identity.ts';
 import { notYetInSnapshots } from '../qemu/qcow2-snapshots.ts';
 import { neededBySnapshots } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
+import { buildClaims } from './build-claims.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
 import { mainDisk } from './machine-files.ts';
 import { inspect, instanceLock, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
-/** How far every instance that is there can still grow, its snapshots and temporary copies included. */
+/** How far every instance that is there, and every kernel that is being built, can still grow, its snapshots and temporary copies included. */
 export async function instanceClaims(ctx: Context): Promise<Claim[]> {
   const claims = await Promise.all((await instanceNames(ctx)).map((name) => claimsOf(ctx, name)));
-  return claims.flat();
+  return [...claims.flat(), ...(await buildClaims(ctx))];
 }
 
 async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
@@ -221,7 +222,8 @@ export async function checkBudget(
   await checkClaims(ctx, own, { what: `"${spec.name}"`, path, free: thresholdOf(spec) }, overcommit);
 }
 
-async function checkClaims(
+/** As `checkBudget`, for anything else that can grow. */
+export async function checkClaims(
   ctx: Context,
   own: readonly Claim[],
   needed: Parameters<typeof admit>[1],

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { newHostKey, userPublicKey } from '../guest/keys.ts';
 import type { Context } from '../host/context.ts';
 import { writeFileAtomically } from '../host/files.ts';
+import { requireKernel } from '../image/kernel-store.ts';
 import { appendSeed } from '../image/cpio.ts';
 import type { Image } from '../image/store.ts';
 import { createOverlay } from '../qemu/img.ts';
@@ -27,10 +28,11 @@ export async function layOutIdentity(ctx: Context, spec: Spec, state: State, ima
     readFile(agentProgram()),
     writeFileAtomically(paths.agentKey, `${agentKey}\n`),
   ]);
+  const initrd = spec.kernel ? requireKernel(ctx.paths, spec.kernel).initrd : image.initrd;
   const seed = seedFiles(spec, state, userKey, hostKey, { program, key: agentKey });
   await Promise.all([
     writeFileAtomically(paths.knownHosts, `${spec.name} ${hostKey.publicKey}`),
-    appendSeed(image.initrd, paths.initrd, seed),
+    appendSeed(initrd, paths.initrd, seed),
   ]);
   return { hostKey, agentKey };
 }

@@ -66,7 +66,8 @@ async function createAndStart(
   spec: Spec,
   options: UpOptions,
 ): Promise<Omit<UpResult, 'outcome'>> {
-  const warm = options.cold ? undefined : await warmStateFor(ctx, driver, spec, options);
+  // A warm state has the image's kernel in its memory.
+  const warm = options.cold || spec.kernel ? undefined : await warmStateFor(ctx, driver, spec, options);
   if (warm) {
     try {
       const making = { title: 'Forking the warm machine', diskBound: warm.manifest.diskBound };
@@ -250,7 +251,8 @@ function wholeInstance(found: Inspection, evenIfBroken = false): Instance {
 /** Flags of `up` make a new machine; on one that is there they would be dropped in silence. */
 function refuseOtherSpec(instance: Instance, wanted: Spec): void {
   const keys = ['cpus', 'memory', 'disk', 'template'] as const;
-  const different = keys.filter((key) => instance.spec[key] !== wanted[key]);
+  const different: string[] = keys.filter((key) => instance.spec[key] !== wanted[key]);
+  if (instance.spec.kernel?.digest !== wanted.kernel?.digest) different.push('kernel');
   if (different.length === 0) return;
   throw new Failure(
     'already-exists',

@@ -83,7 +83,8 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
   const wanted = builtImage(spec);
   const image = await findImage(ctx, await recipeOf(wanted));
   const state: State = { ...newState('qemu'), accelerator: 'tcg' };
-  const boot = kernelBoot(image?.kernel ?? 'KERNEL', ctx.paths.instance(spec.name).initrd);
+  const own = spec.kernel && ctx.paths.kernel(spec.kernel.digest).image;
+  const boot = kernelBoot(own ?? image?.kernel ?? 'KERNEL', ctx.paths.instance(spec.name).initrd);
   const machine = machineOf(ctx, { name: spec.name, spec, state }, boot);
   const { binary } = await findQemu(ctx, hostArchitecture());
   return [

@@ -5,6 +5,7 @@ import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { exists, readIfExists, writeFileAtomically } from '../host/files.ts';
+import { requireKernel } from '../image/kernel-store.ts';
 import { inspectImage, type Image } from '../image/store.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { planArgv } from '../qemu/argv.ts';
@@ -177,7 +178,8 @@ async function bootOf(ctx: Context, instance: Instance): Promise<Boot> {
   const { initrd } = ctx.paths.instance(name);
   if (found?.state === 'whole') {
     const { image } = found;
-    return image.kind === 'built' ? kernelBoot(image.kernel, initrd) : layOutFirmware(ctx, instance);
+    if (image.kind !== 'built') return layOutFirmware(ctx, instance);
+    return kernelBoot(spec.kernel ? requireKernel(ctx.paths, spec.kernel).image : image.kernel, initrd);
   }
   throw new Failure(
     'image',
@@ -191,7 +193,7 @@ async function bootOf(ctx: Context, instance: Instance): Promise<Boot> {
   );
 }
 
-/** A boot of a built-in image. */
+/** A boot of a built-in image, by its own kernel or one that was taken in. */
 export function kernelBoot(kernel: string, initrd: string): Boot {
   return { kind: 'kernel', kernel, initrd, commandLine: kernelCommandLine(hostArchitecture()) };
 }
@@ -228,6 +230,7 @@ export function machineOf(ctx: Context, { name, spec, state }: Instance, boot: B
     memory: spec.memory,
     boot,
     disk: paths.disk,
+    ...(spec.kernel ? { modules: ctx.paths.kernel(spec.kernel.digest).modules } : {}),
     ...(state.seed ? { ram: { kind: 'file', path: paths.memory, shared: true } } : {}),
     mac: state.mac,
     sshPort: state.sshPort ?? 0,

@@ -55,6 +55,7 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
     devices,
     disk: spec.disk,
     pool: spec.pool ?? null,
+    ...(spec.kernel ? { kernel: spec.kernel.digest } : {}),
     qemu: await fingerprint(binary),
     accelerator,
     cpu: hostCpu(),

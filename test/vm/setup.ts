@@ -11,7 +11,7 @@ declare module 'vitest' {
 }
 
 /**
- * Builds the image and the warm state once, in a state home of this run's own, of which each file gets links
+ * Builds the images and the warm state once, in a state home of this run's own, of which each file gets links
  * (support/home.ts). `ZFSDEV_TEST_HOME` keeps one between runs while somebody works on the tests.
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
@@ -20,6 +20,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const zfsdev = shell(home);
   for (const args of [
     ['image', 'build'],
+    ['image', 'build', '--flavour', 'base'],
     ['warm', 'build', 'zfs-test'],
   ]) {
     const { exitCode, stdout, stderr } = await zfsdev(...args);

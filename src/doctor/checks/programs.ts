@@ -68,6 +68,15 @@ export const mke2fsCheck: Check = {
   },
 };
 
+export const zstdCheck: Check = {
+  id: 'zstd',
+  title: 'zstd',
+  neededFor: 'archives of kernels',
+  mendable: true,
+  optional: () => true,
+  look: (host) => lookForProgram(host, 'zstd', ['--version']),
+};
+
 const keyring = 'debian-archive-keyring';
 
 export const keyringCheck: Check = {

@@ -29,6 +29,7 @@ describe('programs', () => {
       ssh: 'ok 9.2',
       mmdebstrap: 'ok 1.3.5',
       mke2fs: 'ok 1.47.0',
+      zstd: 'ok 1.5.4',
       keyring: 'ok Debian 13 and before',
       uefi: 'weak not installed (optional)',
       limactl: 'ok 2.2.0',
@@ -47,6 +48,7 @@ describe('programs', () => {
       ssh: ['missing', install('openssh-client')],
       mmdebstrap: ['missing', install('mmdebstrap')],
       mke2fs: ['missing', install('e2fsprogs')],
+      zstd: ['weak', install('zstd')],
       keyring: ['missing', install('debian-archive-keyring')],
       uidmap: ['missing', install('uidmap')],
       'subordinate-ids': [

@@ -22,6 +22,7 @@ export const present: Readonly<Record<string, FakeProgram>> = {
   mke2fs: {
     calls: [{ argv: ['-V'], stderr: 'mke2fs 1.47.0 (5-Feb-2023)\n\tUsing EXT2FS Library version 1.47.0\n' }],
   },
+  zstd: answers(['--version'], '*** Zstandard CLI (64-bit) v1.5.4, by Yann Collet ***\n'),
   newuidmap: { calls: [] },
   limactl: answers(['--version'], 'limactl version 2.2.0\n'),
 };

@@ -179,3 +179,13 @@ test('the kernel speaks where the planner listens', () => {
   expect(kernelCommandLine('x86_64')).toContain('console=ttyS0 ');
   expect(kernelCommandLine('aarch64')).toContain('console=ttyAMA0 ');
 });
+
+test("a kernel's modules are a disk that is only read, known by its serial number", () => {
+  const own = lines(planArgv({ ...machine, modules: '/h/kernels/d/modules.ext4' }, 'linux'));
+  const without = lines(planArgv(machine, 'linux'));
+  expect(own.filter((line) => !without.includes(line))).toEqual([
+    '-blockdev {"driver":"file","node-name":"modules0-file","filename":"/h/kernels/d/modules.ext4","read-only":true}',
+    '-blockdev {"driver":"raw","node-name":"modules0","file":"modules0-file","read-only":true}',
+    '-device {"driver":"virtio-blk-pci","id":"blkmodules","drive":"modules0","serial":"zfsdev-modules"}',
+  ]);
+});

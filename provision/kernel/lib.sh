@@ -1,0 +1,49 @@
+# shellcheck shell=sh
+# What the phases of kernel-build.sh share: telling the host, remembering, and calling the kernel's make. Read with $BUILD
+# and $PHASE set.
+
+case $(uname -m) in
+  x86_64) ARCH=x86_64 SRCARCH=x86 KERNEL_IMAGE=bzImage ;;
+  aarch64) ARCH=arm64 SRCARCH=arm64 KERNEL_IMAGE=Image ;;
+  *) ARCH=$(uname -m) SRCARCH=$ARCH KERNEL_IMAGE=vmlinux ;;
+esac
+
+# The locale would decide the order of names, and the language that the host has to read.
+export LC_ALL=C.UTF-8
+
+die() {
+  printf '! %s\n' "$*"
+  exit 1
+}
+
+# Tells the host `$1` is `$2`; told again when the phase is asked for again.
+fact() {
+  printf '@ %s %s\n' "$1" "$2" | tee -a "$BUILD/facts"
+}
+
+# Remembers $2 as $1 for later phases.
+put() { printf '%s\n' "$2" >"$BUILD/done/$1.value"; }
+get() { cat "$BUILD/done/$1.value" 2>/dev/null || true; }
+
+# True for an option of the kernel that is built in or a module.
+is_set() { grep -Eq "^CONFIG_$1=[ym]" "$BUILD/src/.config"; }
+
+# The kernel's make. What makes two builds of one source differ for nothing (and a compiler's cache miss) is pinned.
+kernel_make() {
+  compiler=gcc
+  if [ -n "${CCACHE_DIR:-}" ] && command -v ccache >/dev/null; then compiler='ccache gcc'; fi
+  make -C "$BUILD/src" ARCH="$ARCH" CC="$compiler" KBUILD_BUILD_USER=zfsdev KBUILD_BUILD_HOST=zfsdev \
+    KBUILD_BUILD_TIMESTAMP="$BUILD_TIME" LOCALVERSION= "$@"
+}
+
+# Keeps the most that the folder has taken, in KiB.
+measure_peak() {
+  now=$(du -sk --exclude="$BUILD/ccache" "$BUILD" | cut -f 1)
+  before=$(get peak)
+  if [ "$now" -gt "${before:-0}" ]; then put peak "$now"; fi
+}
+
+# Gives back what was deleted to the host, where there is a machine's own disk between the two.
+trim() {
+  [ "$TRIM" != yes ] || fstrim "$BUILD" 2>/dev/null || true
+}

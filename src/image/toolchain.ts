@@ -1,0 +1,136 @@
+import { createHash } from 'node:crypto';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { MiB } from '../core/bytes.ts';
+import { Failure, messageOf } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { exists, makePrivateFolder } from '../host/files.ts';
+import { findPackageRoot } from '../host/package-root.ts';
+import { checkPrograms, contained, imageLock, keyring, leftOut, moveAcross } from './build.ts';
+import { explainBuild } from './diagnose.ts';
+import { chooseMirror } from './mirror.ts';
+import { debianArchitecture, type Suite } from './recipe.ts';
+import { kernelFolder } from './store.ts';
+import { checkPermissions, isRoot, makeWorkplace } from './workplace.ts';
+
+/** Beside what provision/build-tools.sh installs: the initrd's shell, a fetcher, and a cache of what was compiled. */
+const furtherPackages = ['busybox-static', 'ccache', 'curl'];
+
+/** What the packed root takes, and it unpacked: measured 160 MiB and 0.5 GiB. */
+export const toolchainSize = { packed: 250 * MiB, unpacked: 700 * MiB };
+
+/**
+ * A Debian root file system with all that a kernel build needs, as a tar.zst: made once for each list of packages, and
+ * kept where `image prune` finds it. Gives its path.
+ * @throws Failure `image` (with the log's tail), `dependency`, `unsupported`, `interrupted`, `deadline`, `files`.
+ */
+export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: string): Promise<string> {
+  const packages = [...(await buildTools()), ...furtherPackages];
+  const architecture = debianArchitecture();
+  const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
+  const { images } = ctx.paths;
+  const target = join(kernelFolder(images), `tools-${digest}.tar.zst`);
+  if (exists(target)) return target;
+  checkPermissions();
+  await checkPrograms(ctx);
+  const held = await imageLock(ctx);
+  try {
+    if (exists(target)) return target;
+    await makePrivateFolder(kernelFolder(images));
+    await step(ctx.emit, 'tools', 'Fetching the compiler and its tools', (progress) =>
+      make(ctx, { suite, architecture, packages, mirror, target }, progress),
+    );
+    return target;
+  } finally {
+    await held.release();
+  }
+}
+
+interface Wanted {
+  readonly suite: Suite;
+  readonly architecture: string;
+  readonly packages: readonly string[];
+  readonly mirror: string | undefined;
+  readonly target: string;
+}
+
+async function make(ctx: Context, wanted: Wanted, progress: (text: string) => void): Promise<void> {
+  const { suite, architecture, packages, target } = wanted;
+  await withUndo(async (undo) => {
+    const work = await makeWorkplace(ctx);
+    undo.add('the working folder', () => work.remove());
+    const mirror = await chooseMirror(ctx, suite, wanted.mirror, work.folder);
+    const logFile = join(ctx.paths.images, 'build-tools.log');
+    await writeFile(logFile, '');
+    const local = join(work.shared, 'tools.tar.zst');
+    try {
+      await ctx.run(
+        [
+          ...(isRoot() ? contained : ([] as const)),
+          'mmdebstrap',
+          `--mode=${isRoot() ? 'root' : 'unshare'}`,
+          '--variant=minbase',
+          `--architectures=${architecture}`,
+          '--components=main,contrib',
+          `--include=${packages.join(',')}`,
+          `--keyring=${keyring}`,
+          '--aptopt=APT::Install-Recommends "false"',
+          ...leftOut.map((path) => `--dpkgopt=path-exclude=${path}`),
+          suite,
+          local,
+          ...(mirror === undefined ? [] : [mirror]),
+        ],
+        {
+          effect: 'write',
+          deadline: 3_600_000,
+          signal: ctx.signal,
+          orphanSignal: isRoot() ? 'KILL' : 'TERM',
+          cwd: '/',
+          env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },
+          logFile,
+          onLine: (line) => {
+            const words = /^I: (.+?)\.*$/.exec(line)?.[1];
+            if (words) progress(words);
+          },
+        },
+      );
+    } catch (error) {
+      throw explainBuild(error, logFile);
+    }
+    await moveAcross(local, target);
+    await work.remove();
+  });
+}
+
+/** The packages of provision/build-tools.sh, which installs them where there is a machine already. */
+async function buildTools(): Promise<string[]> {
+  const file = join(findPackageRoot(), 'provision', 'build-tools.sh');
+  try {
+    const found = /^packages='([^']+)'$/m.exec(await readFile(file, 'utf8'))?.[1];
+    if (found) return found.split(/\s+/);
+  } catch (error) {
+    throw new Failure('files', `${file} can't be read: ${messageOf(error)}`, {
+      hint: 'install zfsdev again',
+    });
+  }
+  throw new Failure('files', `${file} names no packages`, { hint: 'install zfsdev again' });
+}
+
+/**
+ * Unpacks the toolchain into a folder, which becomes the root file system of a build. Everything in it belongs to whoever
+ * calls: there is one user in there.
+ * @throws Failure `process` (the archive is damaged: `zfsdev image prune` removes it), `interrupted`
+ */
+export async function unpackToolchain(ctx: Context, archive: string, folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  await chmod(folder, 0o755);
+  // No devices: the host's are mounted over them.
+  await ctx.run(['tar', '--zstd', '--no-same-owner', '--exclude=./dev/*', '-C', folder, '-xpf', archive], {
+    effect: 'write',
+    deadline: 600_000,
+    signal: ctx.signal,
+    orphanSignal: 'KILL',
+  });
+}

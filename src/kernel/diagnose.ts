@@ -1,0 +1,85 @@
+import { Failure, type FailureReason } from '../core/errors.ts';
+import { readIfExists } from '../host/files.ts';
+import { lastLines } from '../host/run.ts';
+import type { Phase } from './builder.ts';
+
+interface Cause {
+  readonly words: RegExp;
+  readonly message?: string;
+  readonly reason?: FailureReason;
+  readonly hint: string;
+}
+
+/** What a build's own words tell of its cause; the first that matches is shown. */
+const causes: readonly Cause[] = [
+  {
+    words: /not enough space to build in/,
+    reason: 'no-space',
+    hint: 'make room there; zfsdev usage tells what takes it',
+  },
+  {
+    words: /No space left on device|Disk quota exceeded/,
+    message: 'the disk is full',
+    reason: 'no-space',
+    hint: 'make room (zfsdev usage tells what takes it), then go on with --resume',
+  },
+  {
+    words: /Killed signal terminated program|Out of memory|Cannot allocate memory/,
+    message: 'there was not enough memory',
+    hint: 'take fewer --jobs, and go on with --resume',
+  },
+  {
+    words: /can not be fetched|can not fetch|package lists|could not be installed/,
+    hint: 'check the network, then go on with --resume',
+  },
+  {
+    words: /did not survive olddefconfig|a fragment has a line/,
+    hint: 'correct the fragment, or add the options that it depends on to it',
+  },
+  {
+    words: /checksum|archive is damaged/,
+    hint: 'fetch the file again, or correct --sha256',
+  },
+  {
+    words: /not the source of a kernel/,
+    hint: 'name the tarball or the top folder of a kernel: it has Makefile and Kconfig in it',
+  },
+];
+
+/** Where the log is, and what can be done with what is left. */
+export interface Place {
+  readonly log: string;
+  readonly afterwards: readonly string[];
+}
+
+/** A phase whose end is unknown: the place was lost, or the time ran out. What is left of it is told as well. */
+export function explainLoss(phase: Phase, error: unknown, { log, afterwards }: Place): unknown {
+  if (!(error instanceof Failure)) return error;
+  const { reason, message, hint, data, detail } = error;
+  return new Failure(reason, `the build ended in the phase ${phase}: ${message}`, {
+    detail: [...(detail ? [detail, ''] : []), `the whole log: ${log}`].join('\n'),
+    hint: [...(hint ? [hint] : []), ...afterwards].join('\n'),
+    data: { ...data, phase, log },
+    cause: error,
+  });
+}
+
+/** Turns a phase that failed into a Failure with its reason, the end of the log, where the log is, and what to do next. */
+export function explainPhase(
+  phase: Phase,
+  exitCode: number,
+  told: string | undefined,
+  { log, afterwards }: Place,
+): Failure {
+  const text = readIfExists(log) ?? '';
+  const end = lastLines(text, 30);
+  const cause = causes.find(({ words }) => words.test(told ?? '') || words.test(end));
+  const what = told ?? `the phase ${phase} ended with exit code ${exitCode}`;
+  const message = cause?.message === undefined ? what : `${what}: ${cause.message}`;
+  const hints = [...(cause ? [cause.hint] : []), ...afterwards];
+  return new Failure(cause?.reason ?? 'process', message, {
+    detail: `${end}\n\nthe whole log: ${log}`,
+    hint: hints.join('\n'),
+    data: { phase, exitCode, log },
+  });
+}

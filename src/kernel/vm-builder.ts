@@ -1,0 +1,184 @@
+import { appendFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { availableParallelism, freemem } from 'node:os';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { PassThrough, Readable } from 'node:stream';
+import { exactBytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
+import { parseName, type InstanceName } from '../core/names.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import { deadlineIn } from '../host/deadline.ts';
+import { actualSize, exists, makePrivateFolder } from '../host/files.ts';
+import type { BuildPaths } from '../host/paths.ts';
+import { chooseAccelerator } from '../qemu/accelerator.ts';
+import { hostArchitecture } from '../qemu/binary.ts';
+import { resolveSpec } from '../template/resolve.ts';
+import type { Spec } from '../template/spec.ts';
+import { channelTo, remove, up } from '../vm/lifecycle.ts';
+import { mainDisk } from '../vm/machine-files.ts';
+import { inspect, requireInstance } from '../vm/store.ts';
+import type { Builder, Phase, PhaseOptions } from './builder.ts';
+import type { KernelRequest } from './request.ts';
+import { scaledTo } from './scale.ts';
+import { layOutWork } from './workfiles.ts';
+
+export interface MachineOptions {
+  readonly overcommit: boolean;
+  readonly mirror?: string | undefined;
+  /** Jobs were asked for, and are not simply the host's processors. */
+  readonly jobsAsked: boolean;
+}
+
+const bootDeadline = 20 * 60_000;
+
+/**
+ * A machine of the template kernel-build, as large as the host can have it. Takes over the one that is there, for a build
+ * that goes on.
+ * @throws Failure as `up`; `no-space`; `guest`
+ */
+export async function vmBuilder(
+  ctx: Context,
+  id: string,
+  request: KernelRequest,
+  options: MachineOptions,
+): Promise<Builder> {
+  const paths = ctx.paths.build(id);
+  const name = machineName(id);
+  const present = await inspect(ctx, name);
+  const spec = present?.instance?.spec ?? (await specFor(ctx, name));
+  await tellOfEmulation(ctx, spec);
+  const deadline = () => deadlineIn(bootDeadline);
+  const how = { deadline, overcommit: options.overcommit, cold: true };
+  await withUndo(async (undo) => {
+    // A machine that was there before is left there: what it has built is worth more than tidiness.
+    if (!exists(paths.state)) undo.add('the machine', () => removeMachine(ctx, name, paths));
+    await up(ctx, spec, { ...how, ...(options.mirror === undefined ? {} : { mirror: options.mirror }) });
+    if (!exists(paths.state)) await layOut(ctx, name, paths, spec, request, options);
+  });
+  let peak = 0;
+  const used = async (): Promise<number> => {
+    const { instance } = await requireInstance(ctx, name);
+    const now = instance ? actualSize(await mainDisk(ctx, instance)) : 0;
+    peak = Math.max(peak, now);
+    return now;
+  };
+  return {
+    title: `the machine ${name}`,
+    run: (phase, how) => watched(used, () => run(ctx, name, paths, phase, how)),
+    fetch: async (file, target) => {
+      await (await channelTo(ctx, name)).copyOut([`/build/out/${file}`], target, ctx.signal);
+    },
+    used,
+    peak: () => peak,
+    remove: () => removeMachine(ctx, name, paths),
+    afterwards: [
+      'go on: the same command with --resume',
+      `look at it: zfsdev shell ${name} (after zfsdev start ${name}, if it does not run), then cd /build`,
+      `get rid of it: zfsdev delete --force ${name}`,
+    ],
+  };
+}
+
+/** The machine of a build. */
+export function machineName(id: string): InstanceName {
+  return parseName(`kernel-build-${id.slice(0, 6)}`);
+}
+
+/** The template, scaled down to what this host has, which is said. @throws Failure `unsupported` for too little memory */
+async function specFor(ctx: Context, name: InstanceName): Promise<Spec> {
+  const asked = await resolveSpec('kernel-build', { name });
+  const host = { cpus: availableParallelism(), freeMemory: freemem() };
+  const { cpus, memory, notices } = scaledTo(host, asked);
+  for (const text of notices) ctx.emit({ type: 'notice', level: 'info', text });
+  return resolveSpec('kernel-build', { name, cpus, memory: exactBytes(memory) });
+}
+
+async function tellOfEmulation(ctx: Context, spec: Spec): Promise<void> {
+  const { accelerator } = await chooseAccelerator(ctx, {
+    architecture: hostArchitecture(),
+    choice: spec.accelerator,
+  });
+  if (accelerator !== 'tcg') return;
+  const instead = process.platform === 'linux' ? '; --builder chroot builds on this host itself instead' : '';
+  const text = `no hardware acceleration works here: in an emulated machine a build takes 10 to 20 times as long${instead}`;
+  ctx.emit({ type: 'notice', level: 'warning', text });
+}
+
+async function layOut(
+  ctx: Context,
+  name: InstanceName,
+  paths: BuildPaths,
+  spec: Spec,
+  request: KernelRequest,
+  { jobsAsked }: MachineOptions,
+): Promise<void> {
+  await makePrivateFolder(paths.work);
+  await layOutWork(ctx, paths.work, jobsAsked ? request : { ...request, jobs: spec.cpus }, true);
+  const channel = await channelTo(ctx, name);
+  await channel.copyIn([`${paths.work}/.`], '/build', ctx.signal);
+  await rm(paths.work, { recursive: true });
+}
+
+/** Looks at the disk every few seconds while `work` goes on: its peak is what the host has to have. */
+async function watched<T>(look: () => Promise<number>, work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => void look().catch(() => undefined), 3_000);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+    await look().catch(() => undefined);
+  }
+}
+
+async function run(
+  ctx: Context,
+  name: InstanceName,
+  paths: BuildPaths,
+  phase: Phase,
+  { onLine, deadline, signal }: PhaseOptions,
+): Promise<number> {
+  const late = AbortSignal.timeout(Math.max(1, Math.floor(deadline)));
+  const lines = lineReader((line) => {
+    appendFileSync(paths.log, `${line}\n`);
+    onLine(line);
+  });
+  try {
+    const channel = await channelTo(ctx, name, {
+      stdin: Readable.from([]),
+      stdout: lines.input,
+      stderr: lines.input,
+    });
+    const argv = ['sh', '/build/provision/kernel-build.sh', phase];
+    return await channel.attach(argv, { tty: false, signal: AbortSignal.any([signal, late]) });
+  } catch (error) {
+    if (late.aborted && !signal.aborted)
+      throw new Failure('deadline', `the phase ${phase} did not end in time`, {
+        hint: 'give it longer: --timeout 48h --resume',
+        cause: error,
+      });
+    throw error;
+  } finally {
+    await lines.end();
+  }
+}
+
+function lineReader(take: (line: string) => void): { input: PassThrough; end: () => Promise<void> } {
+  const input = new PassThrough();
+  const reader = createInterface({ input, crlfDelay: Infinity });
+  reader.on('line', take);
+  const closed = once(reader, 'close');
+  return {
+    input,
+    end: async () => {
+      input.end();
+      await closed;
+    },
+  };
+}
+
+async function removeMachine(ctx: Context, name: InstanceName, paths: BuildPaths): Promise<void> {
+  if (await inspect(ctx, name)) await remove(ctx, name, { force: true });
+  await rm(paths.folder, { recursive: true, force: true });
+}

@@ -1,0 +1,33 @@
+import { expect, it } from 'vitest';
+import { estimateMake, makeMeter } from '../../../src/kernel/progress.ts';
+
+it('counts the objects of a make, and tells their rate', () => {
+  let now = 0;
+  const meter = makeMeter(100, () => now);
+  expect(meter.take('make: Entering directory')).toBeUndefined();
+  expect(meter.take('  HOSTCC  scripts/basic/fixdep')).toBeUndefined();
+  now = 1000;
+  meter.take('  CC      init/main.o');
+  expect(meter.take('  CC [M]  fs/ext4/super.o')).toMatchObject({
+    text: expect.stringMatching(/^2 of about \d+ objects, 2\.0\/s$/) as string,
+  });
+});
+
+it('never tells of more objects than there are, nor of being done', () => {
+  const meter = makeMeter(1, () => 0);
+  const seen = Array.from({ length: 10 }, () => meter.take('  CC      a.o'));
+  expect(seen.at(-1)?.text).toMatch(/^10 of about 10 objects/);
+  expect(seen.at(-1)?.fraction).toBeLessThan(1);
+});
+
+it('tells how long a make may be from what a processor is worth, and how many there are', () => {
+  const one = estimateMake(1000, 200, 1);
+  const two = estimateMake(1000, 200, 2);
+  expect(one.objects).toBeGreaterThan(1000);
+  expect(two.milliseconds).toBe((one.milliseconds ?? 0) / 2);
+  expect(estimateMake(1000, 400, 2).milliseconds).toBe(one.milliseconds);
+});
+
+it('tells no time where none was measured', () => {
+  expect(estimateMake(1000, 0, 2).milliseconds).toBeUndefined();
+});
