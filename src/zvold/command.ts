@@ -50,7 +50,12 @@ export const runCommand: Command = (argv, { deadline, signal, onOutput }) =>
       if (exitCode !== null) resolve({ exitCode, ...output });
       else if (signal?.aborted) reject(new ZvolError('CANCELLED', `${program} was ended`));
       else if (timer.aborted)
-        reject(new ZvolError('DEADLINE_EXCEEDED', `${argv.slice(0, 2).join(' ')} did not end in ${deadline / 1000} s`));
+        reject(
+          new ZvolError(
+            'DEADLINE_EXCEEDED',
+            `${argv.slice(0, 2).join(' ')} did not end in ${deadline / 1000} s`,
+          ),
+        );
       else reject(new ZvolError('INTERNAL', `${program} was ended by ${String(killedBy)}`));
     });
   });

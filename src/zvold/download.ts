@@ -47,7 +47,7 @@ async function* follow(
 ): AsyncGenerator<Buffer> {
   const validator = validatorOf(first);
   let [response, at] = [first, 0];
-  for (let barren = 0; ; ) {
+  for (let barren = 0; ;) {
     const before = at;
     try {
       for await (const chunk of response as AsyncIterable<Buffer>) {
@@ -59,8 +59,15 @@ async function* follow(
     } catch (error) {
       if (options.signal.aborted) throw error;
       barren = at > before ? 0 : barren + 1;
-      if (error instanceof ZvolError || total === undefined || barren >= barrenAttempts || validator === undefined)
-        throw error instanceof ZvolError ? error : new ZvolError('UNAVAILABLE', `the download of ${address} was cut off: ${wordsOf(error)}`, error);
+      if (
+        error instanceof ZvolError ||
+        total === undefined ||
+        barren >= barrenAttempts ||
+        validator === undefined
+      )
+        throw error instanceof ZvolError
+          ? error
+          : new ZvolError('UNAVAILABLE', `the download of ${address} was cut off: ${wordsOf(error)}`, error);
     } finally {
       response.destroy();
     }
@@ -94,7 +101,11 @@ interface Rest {
   readonly validator: string;
 }
 
-async function ask(address: string, options: DownloadOptions, rest: Rest | undefined): Promise<IncomingMessage> {
+async function ask(
+  address: string,
+  options: DownloadOptions,
+  rest: Rest | undefined,
+): Promise<IncomingMessage> {
   let url = allowedUrl(options.policy, address);
   for (let redirects = 0; ; redirects += 1) {
     const response = await connect(url, options, rest);
@@ -108,13 +119,24 @@ async function ask(address: string, options: DownloadOptions, rest: Rest | undef
     if (statusCode === (rest ? 206 : 200)) return response;
     response.destroy();
     if (rest && statusCode === 200)
-      throw new ZvolError('UNAVAILABLE', `${url.href} can't be gone on with: the server has another file now, or sends no parts`);
-    if (statusCode >= 500 || statusCode === 429) throw new Interrupted(`${url.href}: the server answered ${statusCode}`);
-    throw new ZvolError(statusCode === 404 || statusCode === 410 ? 'NOT_FOUND' : 'UNAVAILABLE', `${url.href}: the server answered ${statusCode}`);
+      throw new ZvolError(
+        'UNAVAILABLE',
+        `${url.href} can't be gone on with: the server has another file now, or sends no parts`,
+      );
+    if (statusCode >= 500 || statusCode === 429)
+      throw new Interrupted(`${url.href}: the server answered ${statusCode}`);
+    throw new ZvolError(
+      statusCode === 404 || statusCode === 410 ? 'NOT_FOUND' : 'UNAVAILABLE',
+      `${url.href}: the server answered ${statusCode}`,
+    );
   }
 }
 
-function connect(url: URL, { policy, signal, stallAfter = 60_000 }: DownloadOptions, rest: Rest | undefined): Promise<IncomingMessage> {
+function connect(
+  url: URL,
+  { policy, signal, stallAfter = 60_000 }: DownloadOptions,
+  rest: Rest | undefined,
+): Promise<IncomingMessage> {
   const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
   return new Promise((resolve, reject) => {
     const call = send(url, {
@@ -126,7 +148,9 @@ function connect(url: URL, { policy, signal, stallAfter = 60_000 }: DownloadOpti
         ...(rest ? { range: `bytes=${rest.from}-`, 'if-range': rest.validator } : {}),
       },
     });
-    call.setTimeout(stallAfter, () => call.destroy(new Interrupted(`no byte came from ${url.host} for ${stallAfter / 1000} s`)));
+    call.setTimeout(stallAfter, () =>
+      call.destroy(new Interrupted(`no byte came from ${url.host} for ${stallAfter / 1000} s`)),
+    );
     call.once('response', resolve);
     call.once('error', (error) => {
       if (error instanceof ZvolError || error instanceof Interrupted || signal.aborted) reject(error);

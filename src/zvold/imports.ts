@@ -64,7 +64,12 @@ export class Imports {
     const done: string[] = [];
     for (const job of this.#journal.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
-      this.#journal.put({ ...job, state: 'failed', error: 'zvold ended in the middle of it', completed: Date.now() });
+      this.#journal.put({
+        ...job,
+        state: 'failed',
+        error: 'zvold ended in the middle of it',
+        completed: Date.now(),
+      });
       done.push(`the import ${job.id} of "${job.name}" was cut off`);
     }
     await rm(join(this.#options.folder, 'spool'), { recursive: true, force: true });
@@ -98,7 +103,9 @@ export class Imports {
 
   /** Imports what a client sends. @returns the import, which has ended */
   async upload(request: ImportRequest, bytes: AsyncIterable<Buffer>): Promise<ImportJob> {
-    const { id } = await this.#begin(request, 'upload', (job, signal) => this.#fromStream(job, bytes, undefined, signal));
+    const { id } = await this.#begin(request, 'upload', (job, signal) =>
+      this.#fromStream(job, bytes, undefined, signal),
+    );
     await this.#running.get(id)?.ended;
     return this.get(id);
   }
@@ -127,7 +134,8 @@ export class Imports {
     const job = jobOf(this.#keeper, request, source);
     await requirePool(this.#keeper);
     const known = this.#journal.get(job.id);
-    if (known && known.name === job.name && known.target === job.target && known.source === source) return known;
+    if (known && known.name === job.name && known.target === job.target && known.source === source)
+      return known;
     if (known) throw new ZvolError('ALREADY_EXISTS', `the import ${job.id} is that of "${known.name}"`);
     await this.#refuseTaken(job);
     this.#journal.put(job);
@@ -147,7 +155,11 @@ export class Imports {
     if (other) throw new ZvolError('ALREADY_EXISTS', `the import ${other.id} makes a ${target} "${name}"`);
   }
 
-  async #run(job: ImportJob, signal: AbortSignal, work: (job: ImportJob, signal: AbortSignal) => Promise<void>): Promise<void> {
+  async #run(
+    job: ImportJob,
+    signal: AbortSignal,
+    work: (job: ImportJob, signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
     try {
       await this.#turn(signal);
       try {
@@ -201,14 +213,25 @@ export class Imports {
   }
 
   /** Raw content whose size is known goes straight to the zvol; all else has to lie somewhere first. */
-  async #fromStream(job: ImportJob, source: AsyncIterable<Buffer>, total: number | undefined, signal: AbortSignal): Promise<void> {
+  async #fromStream(
+    job: ImportJob,
+    source: AsyncIterable<Buffer>,
+    total: number | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { start, bytes } = await peek(source);
     if (isQcow2(start)) checkQcow2(start);
-    else if (total !== undefined) return this.#fill(job, total, signal, async (device, room) => {
-      const { bytes: came, sha256 } = await pour(bytes, device, { room, signal, progress: this.#phase(job.id, 'writing', total) });
-      if (came < total) throw new ZvolError('DATA_LOSS', `the source ended after ${came} of ${total} bytes`);
-      checkSum(job, sha256);
-    });
+    else if (total !== undefined)
+      return this.#fill(job, total, signal, async (device, room) => {
+        const { bytes: came, sha256 } = await pour(bytes, device, {
+          room,
+          signal,
+          progress: this.#phase(job.id, 'writing', total),
+        });
+        if (came < total)
+          throw new ZvolError('DATA_LOSS', `the source ended after ${came} of ${total} bytes`);
+        checkSum(job, sha256);
+      });
     const path = join(this.#options.folder, 'spool', job.id);
     const progress = this.#phase(job.id, 'downloading', total ?? 0);
     try {
@@ -222,18 +245,34 @@ export class Imports {
   async #fromFile(job: ImportJob, path: string, signal: AbortSignal): Promise<void> {
     const file = await lookAtFile(path);
     if (job.sha256 !== '') checkSum(job, await sha256OfFile(path, signal));
-    await this.#fill(job, file.size, signal, (device, room) => this.#convert(job, file, device, room, signal));
+    await this.#fill(job, file.size, signal, (device, room) =>
+      this.#convert(job, file, device, room, signal),
+    );
   }
 
-  async #convert(job: ImportJob, file: LocalFile, device: string, room: number, signal: AbortSignal): Promise<void> {
+  async #convert(
+    job: ImportJob,
+    file: LocalFile,
+    device: string,
+    room: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (file.format === 'raw') {
       const progress = this.#phase(job.id, 'writing', file.size);
-      await pour(createReadStream(file.path, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>, device, { room, signal, progress });
+      await pour(
+        createReadStream(file.path, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>,
+        device,
+        { room, signal, progress },
+      );
       return;
     }
     const progress = this.#phase(job.id, 'converting', file.size);
     // Whatever the header said when it was looked at: no other file is opened.
-    const source = JSON.stringify({ driver: 'qcow2', backing: null, file: { driver: 'file', filename: file.path, locking: 'off' } });
+    const source = JSON.stringify({
+      driver: 'qcow2',
+      backing: null,
+      file: { driver: 'file', filename: file.path, locking: 'off' },
+    });
     const { exitCode, stderr } = await this.#options.command(
       ['qemu-img', 'convert', '-p', '-n', '-W', '--target-is-zero', '-O', 'raw', `json:${source}`, device],
       {
@@ -247,22 +286,43 @@ export class Imports {
     );
     if (exitCode === 0) return;
     const words = stderr.trim().split('\n').at(-1) ?? '';
-    if (/No space left|Disk quota/.test(words)) throw new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written');
+    if (/No space left|Disk quota/.test(words))
+      throw new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written');
     throw new ZvolError('INVALID_ARGUMENT', `the qcow2 can't be read: ${words}`);
   }
 
   /** Makes a zvol, has it filled, and makes of it what was asked for; whatever fails takes the zvol away again. */
-  async #fill(job: ImportJob, content: number, signal: AbortSignal, work: (device: string, room: number) => Promise<void>): Promise<void> {
+  async #fill(
+    job: ImportJob,
+    content: number,
+    signal: AbortSignal,
+    work: (device: string, room: number) => Promise<void>,
+  ): Promise<void> {
     const { zfs, machine, pool } = this.#keeper;
     const { largest } = this.#options.policy;
     if (job.size !== undefined && job.size < content)
-      throw new ZvolError('INVALID_ARGUMENT', `the source has ${content} bytes, more than the ${job.size} that were asked for`);
+      throw new ZvolError(
+        'INVALID_ARGUMENT',
+        `the source has ${content} bytes, more than the ${job.size} that were asked for`,
+      );
     const size = alignSize(Math.max(job.size ?? 0, content), job.blockSize);
-    if (size > largest) throw new ZvolError('RESOURCE_EXHAUSTED', `${size} bytes are more than the ${largest} that an import may make`);
+    if (size > largest)
+      throw new ZvolError(
+        'RESOURCE_EXHAUSTED',
+        `${size} bytes are more than the ${largest} that an import may make`,
+      );
     await this.#makeFolder();
     const dataset = `${pool}/${ownFolder}/${job.id}`;
     const words = ['create', '-s', '-b', String(job.blockSize), '-V', String(size)];
-    await zfs.change('zfs', ...words, '-o', `${property.import}=${job.id}`, '-o', `${property.volumeId}=${job.id}`, dataset);
+    await zfs.change(
+      'zfs',
+      ...words,
+      '-o',
+      `${property.import}=${job.id}`,
+      '-o',
+      `${property.volumeId}=${job.id}`,
+      dataset,
+    );
     let place = dataset;
     try {
       const device = `/dev/zvol/${dataset}`;
@@ -281,7 +341,15 @@ export class Imports {
   async #makeFolder(): Promise<void> {
     const { zfs, pool } = this.#keeper;
     try {
-      await zfs.change('zfs', 'create', '-o', 'canmount=off', '-o', 'mountpoint=none', `${pool}/${ownFolder}`);
+      await zfs.change(
+        'zfs',
+        'create',
+        '-o',
+        'canmount=off',
+        '-o',
+        'mountpoint=none',
+        `${pool}/${ownFolder}`,
+      );
     } catch (error) {
       if (!(error instanceof ZvolError) || error.code !== 'ALREADY_EXISTS') throw error;
     }
@@ -291,7 +359,9 @@ export class Imports {
   async #finish(job: ImportJob, dataset: string): Promise<string> {
     const { zfs, pool, locks, hub } = this.#keeper;
     if (job.target === 'template') {
-      const options = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`].flatMap((each) => ['-o', each]);
+      const options = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`].flatMap(
+        (each) => ['-o', each],
+      );
       await locks.holding([lockOf.templates], async () => {
         await zfs.change('zfs', 'snapshot', ...options, `${dataset}@img`);
         await zfs.change('zfs', 'inherit', property.import, dataset);
@@ -316,10 +386,20 @@ function jobOf({ pool }: Keeper, request: ImportRequest, source: string): Import
   checkName(`the ${target}`, name, `${pool}/`);
   const blockSize = request.blockSize ?? defaultBlockSize;
   checkBlockSize(blockSize);
-  if (sha256 !== '' && !/^[0-9a-f]{64}$/i.test(sha256)) throw new ZvolError('INVALID_ARGUMENT', `"${sha256}" is no SHA-256`);
+  if (sha256 !== '' && !/^[0-9a-f]{64}$/i.test(sha256))
+    throw new ZvolError('INVALID_ARGUMENT', `"${sha256}" is no SHA-256`);
   const size = request.size === undefined ? undefined : alignSize(request.size, blockSize);
   const begun = { state: 'pending', done: 0, total: 0, error: '', created: Date.now() } as const;
-  return { id: idFor(request.id), name, target, source, size, blockSize, sha256: sha256.toLowerCase(), ...begun };
+  return {
+    id: idFor(request.id),
+    name,
+    target,
+    source,
+    size,
+    blockSize,
+    sha256: sha256.toLowerCase(),
+    ...begun,
+  };
 }
 
 function checkSum({ sha256 }: ImportJob, found: string): void {

@@ -61,7 +61,9 @@ export async function readVolume(zfs: Zfs, pool: string, name: string): Promise<
 }
 
 function rowOf(fields: readonly string[]): Row {
-  return new Map(columns.map((column, index) => [column, fields[index] === '-' ? '' : (fields[index] ?? '')]));
+  return new Map(
+    columns.map((column, index) => [column, fields[index] === '-' ? '' : (fields[index] ?? '')]),
+  );
 }
 
 /** Told apart by ZFS's own number where nobody gave an id: it never changes, and no other dataset has it. */
@@ -82,9 +84,12 @@ function sortOut(pool: string, rows: readonly Row[]): Inventory {
   const inOwn = ({ dataset }: Zvol): boolean => dataset.startsWith(`${pool}/${ownFolder}/`);
   const unfinished = zvols.filter(({ row }) => row.get(property.import) !== '').map(({ zvol }) => zvol);
   const whole = zvols.filter(({ row }) => row.get(property.import) === '').map(({ zvol }) => zvol);
-  const named = (zvol: Zvol): boolean => !inOwn(zvol) && zvol.dataset.slice(pool.length + 1).split('/').length === 1;
+  const named = (zvol: Zvol): boolean =>
+    !inOwn(zvol) && zvol.dataset.slice(pool.length + 1).split('/').length === 1;
   const templateSnapshots = new Map(
-    whole.flatMap((zvol) => zvol.snapshots.map((snapshot) => [snapshot.fullName, { zvol, snapshot }] as const)),
+    whole.flatMap((zvol) =>
+      zvol.snapshots.map((snapshot) => [snapshot.fullName, { zvol, snapshot }] as const),
+    ),
   );
   const volumes = whole.filter(named).map((zvol): Volume => ({
     ...zvol,

@@ -2,7 +2,8 @@ import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync
 import { join } from 'node:path';
 
 export type ImportTarget = 'template' | 'volume';
-export type ImportState = 'pending' | 'downloading' | 'converting' | 'writing' | 'completed' | 'failed' | 'cancelled';
+export type ImportState =
+  'pending' | 'downloading' | 'converting' | 'writing' | 'completed' | 'failed' | 'cancelled';
 
 /** An import, as its journal has it. */
 export interface ImportJob {

@@ -22,7 +22,10 @@ export const thisMachine: Machine = {
     const end = performance.now() + deviceDeadline;
     while (existsSync(path) !== present) {
       if (performance.now() > end)
-        throw new ZvolError('DEADLINE_EXCEEDED', `the device ${path} did not ${present ? 'come' : 'go'} in ${deviceDeadline / 1000} s: does udev run?`);
+        throw new ZvolError(
+          'DEADLINE_EXCEEDED',
+          `the device ${path} did not ${present ? 'come' : 'go'} in ${deviceDeadline / 1000} s: does udev run?`,
+        );
       await delay(5);
     }
   },

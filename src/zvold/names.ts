@@ -20,13 +20,19 @@ export function checkName(what: string, name: string, prefix: string): void {
   }
   const length = Buffer.byteLength(prefix) + name.length;
   if (length > longestFullName)
-    throw new ZvolError('INVALID_ARGUMENT', `the name of ${what} is too long: ${length} characters with its pool, and ZFS takes ${longestFullName}`);
+    throw new ZvolError(
+      'INVALID_ARGUMENT',
+      `the name of ${what} is too long: ${length} characters with its pool, and ZFS takes ${longestFullName}`,
+    );
 }
 
 /** An id goes into a property and comes back in lists. @throws ZvolError `INVALID_ARGUMENT` */
 export function checkId(id: string): void {
   if (!/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$/.test(id))
-    throw new ZvolError('INVALID_ARGUMENT', `the id "${id}" is not made of at most 128 letters, digits and _ . : -`);
+    throw new ZvolError(
+      'INVALID_ARGUMENT',
+      `the id "${id}" is not made of at most 128 letters, digits and _ . : -`,
+    );
 }
 
 /** Sizes of blocks that ZFS has for volumes, and what is taken without one. */

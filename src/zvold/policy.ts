@@ -36,9 +36,14 @@ function isLocal(address: string): boolean {
  * @returns the path that it stands for. @throws ZvolError `PERMISSION_DENIED`, `NOT_FOUND`, `INVALID_ARGUMENT`
  */
 export async function allowedPath({ folders }: Policy, path: string): Promise<string> {
-  if (!path.startsWith('/')) throw new ZvolError('INVALID_ARGUMENT', `"${path}" is neither an absolute path nor an http(s) address`);
-  const denied = new ZvolError('PERMISSION_DENIED', `${path} does not lie below an allowed folder (${folders.join(', ') || 'there is none'})`);
-  const below = (place: string): boolean => folders.some((folder) => place.startsWith(folder.endsWith(sep) ? folder : folder + sep));
+  if (!path.startsWith('/'))
+    throw new ZvolError('INVALID_ARGUMENT', `"${path}" is neither an absolute path nor an http(s) address`);
+  const denied = new ZvolError(
+    'PERMISSION_DENIED',
+    `${path} does not lie below an allowed folder (${folders.join(', ') || 'there is none'})`,
+  );
+  const below = (place: string): boolean =>
+    folders.some((folder) => place.startsWith(folder.endsWith(sep) ? folder : folder + sep));
   // Asked before the path is looked at: whether a file is there is nobody's business elsewhere.
   if (!below(path)) throw denied;
   let real: string;
@@ -67,7 +72,10 @@ export function allowedUrl({ allowLocalAddresses }: Policy, text: string): URL {
 }
 
 function localRefused(host: string): ZvolError {
-  return new ZvolError('PERMISSION_DENIED', `${host} is an address of this machine or its link, which imports may not ask`);
+  return new ZvolError(
+    'PERMISSION_DENIED',
+    `${host} is an address of this machine or its link, which imports may not ask`,
+  );
 }
 
 /** Looks names up for connections: the very address that is looked at is the one that is asked. */

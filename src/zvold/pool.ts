@@ -42,13 +42,22 @@ export async function createPool(
   const { zfs, pool, machine, locks } = keeper;
   const wrong = vdevs.find((word) => !/^(\/[\w./:-]+|[a-z][a-z0-9]*)$/.test(word));
   if (vdevs.length === 0 || wrong !== undefined)
-    throw new ZvolError('INVALID_ARGUMENT', vdevs.length === 0 ? 'no devices were named' : `"${wrong ?? ''}" is neither a device nor a word of zpool create`);
+    throw new ZvolError(
+      'INVALID_ARGUMENT',
+      vdevs.length === 0
+        ? 'no devices were named'
+        : `"${wrong ?? ''}" is neither a device nor a word of zpool create`,
+    );
   for (const [key, value] of Object.entries(properties))
     if (!/^[a-z][a-z0-9_:.-]*$/.test(key) || !/^[\w.:/-]+$/.test(value))
       throw new ZvolError('INVALID_ARGUMENT', `${key}=${value} is no property of a file system`);
   return locks.holding(['pool'], async () => {
-    if ((await machine.poolState(pool)) !== undefined) throw new ZvolError('ALREADY_EXISTS', `there is a pool ${pool}`);
-    const options = Object.entries({ ...recommended, ...properties }).flatMap(([key, value]) => ['-O', `${key}=${value}`]);
+    if ((await machine.poolState(pool)) !== undefined)
+      throw new ZvolError('ALREADY_EXISTS', `there is a pool ${pool}`);
+    const options = Object.entries({ ...recommended, ...properties }).flatMap(([key, value]) => [
+      '-O',
+      `${key}=${value}`,
+    ]);
     // Never -f: what ZFS finds on a device may be somebody's.
     await zfs.change('zpool', 'create', ...poolOptions, ...options, pool, ...vdevs);
     return readPool(keeper);

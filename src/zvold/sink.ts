@@ -31,7 +31,10 @@ export async function pour(
     for await (const piece of inPieces(source)) {
       signal.throwIfAborted();
       if (bytes + piece.length > room)
-        throw new ZvolError('INVALID_ARGUMENT', `the source has more than the ${room} bytes that there are for it`);
+        throw new ZvolError(
+          'INVALID_ARGUMENT',
+          `the source has more than the ${room} bytes that there are for it`,
+        );
       hash.update(piece);
       if (!piece.equals(zeros.subarray(0, piece.length))) await writeAll(file, piece, bytes);
       bytes += piece.length;
@@ -47,7 +50,7 @@ export async function pour(
 }
 
 async function writeAll(file: Awaited<ReturnType<typeof open>>, piece: Buffer, at: number): Promise<void> {
-  for (let done = 0; done < piece.length; )
+  for (let done = 0; done < piece.length;)
     done += (await file.write(piece, done, piece.length - done, at + done)).bytesWritten;
 }
 

@@ -6,7 +6,12 @@ import { checkName } from './names.ts';
 import { changing, obstaclesTo } from './volumes.ts';
 
 /** Takes a snapshot. The same request with the same id again gives the same. @throws ZvolError `ALREADY_EXISTS` */
-export async function createSnapshot(keeper: Keeper, word: string, name: string, asked: string): Promise<Snapshot> {
+export async function createSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  asked: string,
+): Promise<Snapshot> {
   const id = idFor(asked);
   const volume = await changing(keeper, word, async ({ dataset, path, snapshots }) => {
     checkName('the snapshot', name, `${dataset}@`);
@@ -29,21 +34,32 @@ export async function listSnapshots(keeper: Keeper, word: string): Promise<reado
  * Deletes a snapshot, or has it go when nothing stands on it any more.
  * @returns whether it is still there. @throws ZvolError `FAILED_PRECONDITION` with what stands in the way
  */
-export async function deleteSnapshot(keeper: Keeper, word: string, name: string, deferred: boolean): Promise<boolean> {
+export async function deleteSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  deferred: boolean,
+): Promise<boolean> {
   let fullName = '';
   const volume = await changing(keeper, word, async (present) => {
     const snapshot = findSnapshot(present, name);
     ({ fullName } = snapshot);
     const obstacles = obstaclesTo(keeper, snapshot);
     // A template is asked for by its own name: deferring would take it away behind its users' backs.
-    if (!deferred || snapshot.template) refuseFor(`the snapshot "${snapshot.name}" of "${present.name}" can't be deleted`, obstacles);
+    if (!deferred || snapshot.template)
+      refuseFor(`the snapshot "${snapshot.name}" of "${present.name}" can't be deleted`, obstacles);
     await keeper.zfs.change('zfs', 'destroy', ...(deferred ? ['-d'] : []), fullName);
   });
   return volume.snapshots.some((each) => each.fullName === fullName);
 }
 
 /** Keeps a snapshot from being deleted. @throws ZvolError `ALREADY_EXISTS` for a hold of that name */
-export async function holdSnapshot(keeper: Keeper, word: string, name: string, tag: string): Promise<Snapshot> {
+export async function holdSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  tag: string,
+): Promise<Snapshot> {
   checkName('the hold', tag, '');
   const volume = await changing(keeper, word, async (present) => {
     await keeper.zfs.change('zfs', 'hold', tag, findSnapshot(present, name).fullName);
@@ -78,7 +94,10 @@ export function rollback(keeper: Keeper, word: string, name: string, deleteNewer
     const newer = volume.snapshots.slice(volume.snapshots.indexOf(snapshot) + 1);
     if (newer.length > 0 && !deleteNewer) {
       const names = newer.map((each) => `"${each.name}"`).join(', ');
-      throw new ZvolError('FAILED_PRECONDITION', `going back to "${snapshot.name}" would delete the newer snapshots ${names} of "${volume.name}"`);
+      throw new ZvolError(
+        'FAILED_PRECONDITION',
+        `going back to "${snapshot.name}" would delete the newer snapshots ${names} of "${volume.name}"`,
+      );
     }
     refuseFor(
       `newer snapshots of "${volume.name}" can't be deleted`,

@@ -30,7 +30,11 @@ export async function peek(source: AsyncIterable<Buffer>): Promise<Peeked> {
   async function* all(): AsyncGenerator<Buffer> {
     try {
       if (start.length > 0) yield start;
-      for (let next = ended ? { done: true as const, value: undefined } : await iterator.next(); !next.done; next = await iterator.next())
+      for (
+        let next = ended ? { done: true as const, value: undefined } : await iterator.next();
+        !next.done;
+        next = await iterator.next()
+      )
         yield next.value;
     } finally {
       await iterator.return?.();
@@ -82,26 +86,36 @@ const spoolReserve = 64 * 1024 * 1024;
 export async function spool(
   source: AsyncIterable<Buffer>,
   path: string,
-  { total, largest, signal, progress }: { total?: number | undefined; largest: number; signal: AbortSignal; progress: (done: number) => void },
+  {
+    total,
+    largest,
+    signal,
+    progress,
+  }: { total?: number | undefined; largest: number; signal: AbortSignal; progress: (done: number) => void },
 ): Promise<void> {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
   const room = async (): Promise<number> => {
     const { bavail, bsize } = await statfs(dirname(path));
     return bavail * bsize - spoolReserve;
   };
-  const tooMuch = (): ZvolError => new ZvolError('RESOURCE_EXHAUSTED', `there is no room for the source in ${dirname(path)}`);
+  const tooMuch = (): ZvolError =>
+    new ZvolError('RESOURCE_EXHAUSTED', `there is no room for the source in ${dirname(path)}`);
   if (total !== undefined && total > (await room())) throw tooMuch();
   const file = await open(path, 'wx', 0o600);
   let [bytes, looked] = [0, 0];
   try {
     for await (const chunk of source) {
       signal.throwIfAborted();
-      if (bytes + chunk.length > largest) throw new ZvolError('RESOURCE_EXHAUSTED', `the source has more than the ${largest} bytes that are taken`);
+      if (bytes + chunk.length > largest)
+        throw new ZvolError(
+          'RESOURCE_EXHAUSTED',
+          `the source has more than the ${largest} bytes that are taken`,
+        );
       if (bytes - looked > spoolReserve / 4) {
         if ((await room()) < 0) throw tooMuch();
         looked = bytes;
       }
-      for (let done = 0; done < chunk.length; ) done += (await file.write(chunk, done)).bytesWritten;
+      for (let done = 0; done < chunk.length;) done += (await file.write(chunk, done)).bytesWritten;
       bytes += chunk.length;
       progress(bytes);
     }

@@ -17,10 +17,15 @@ export async function createTemplate(
     const all = await inventory(keeper);
     const snapshot = findSnapshot(findVolume(all, volumeName), wanted.snapshot);
     const present = all.templates.find((each) => each.name === wanted.name || each.id === id);
-    if (present?.id === id && present.name === wanted.name && present.snapshot.fullName === snapshot.fullName) return present;
-    if (present) throw new ZvolError('ALREADY_EXISTS', `there is a template "${present.name}" (${present.id})`);
+    if (present?.id === id && present.name === wanted.name && present.snapshot.fullName === snapshot.fullName)
+      return present;
+    if (present)
+      throw new ZvolError('ALREADY_EXISTS', `there is a template "${present.name}" (${present.id})`);
     if (snapshot.template)
-      throw new ZvolError('ALREADY_EXISTS', `the snapshot is the template "${snapshot.template.name}" already`);
+      throw new ZvolError(
+        'ALREADY_EXISTS',
+        `the snapshot is the template "${snapshot.template.name}" already`,
+      );
     await keeper.zfs.change(
       'zfs',
       ...['set', `${property.template}=${wanted.name}`, `${property.templateId}=${id}`, snapshot.fullName],
@@ -40,7 +45,8 @@ export async function deleteTemplate(keeper: Keeper, word: string): Promise<void
       clones.map((clone) => `"${clone}" was cloned from it`),
     );
     const [dataset = ''] = snapshot.fullName.split('@');
-    if (dataset.startsWith(`${keeper.pool}/${ownFolder}/`)) await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
+    if (dataset.startsWith(`${keeper.pool}/${ownFolder}/`))
+      await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
     else {
       // Without its name it is no template any more, whatever comes of the id.
       await keeper.zfs.change('zfs', 'inherit', property.template, snapshot.fullName);
@@ -53,7 +59,12 @@ export async function deleteTemplate(keeper: Keeper, word: string): Promise<void
 /** Makes a volume of a template. @throws ZvolError `FAILED_PRECONDITION` for a size below the template's */
 export async function cloneTemplate(
   keeper: Keeper,
-  wanted: { readonly template: string; readonly name: string; readonly size?: number | undefined; readonly id: string },
+  wanted: {
+    readonly template: string;
+    readonly name: string;
+    readonly size?: number | undefined;
+    readonly id: string;
+  },
 ): Promise<Volume> {
   const { name } = wanted;
   checkName('the volume', name, `${keeper.pool}/`);
@@ -65,14 +76,27 @@ export async function cloneTemplate(
     const blockSize = await blockSizeOf(keeper, origin);
     const size = wanted.size === undefined ? template.size : alignSize(wanted.size, blockSize);
     if (size < template.size)
-      throw new ZvolError('FAILED_PRECONDITION', `the template "${template.name}" has ${template.size} bytes, and a volume of it can't have less`);
+      throw new ZvolError(
+        'FAILED_PRECONDITION',
+        `the template "${template.name}" has ${template.size} bytes, and a volume of it can't have less`,
+      );
     const isSame = (present: Volume): boolean => present.size === size && present.origin === origin;
-    return make(keeper, { name, id, given: wanted.id !== '', isSame }, () => clone(keeper, origin, { name, id, size: size > template.size ? size : undefined }));
+    return make(keeper, { name, id, given: wanted.id !== '', isSame }, () =>
+      clone(keeper, origin, { name, id, size: size > template.size ? size : undefined }),
+    );
   });
 }
 
 async function blockSizeOf({ zfs }: Keeper, snapshot: string): Promise<number> {
-  const [[value] = []] = await zfs.ask('zfs', 'get', '-Hp', '-o', 'value', 'volblocksize', snapshot.split('@')[0] ?? '');
+  const [[value] = []] = await zfs.ask(
+    'zfs',
+    'get',
+    '-Hp',
+    '-o',
+    'value',
+    'volblocksize',
+    snapshot.split('@')[0] ?? '',
+  );
   return Number(value);
 }
 

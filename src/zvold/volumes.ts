@@ -100,7 +100,10 @@ export function resizeVolume(keeper: Keeper, word: string, asked: number): Promi
   return changing(keeper, word, async ({ name, dataset, size, blockSize }) => {
     const wanted = alignSize(asked, blockSize);
     if (wanted < size)
-      throw new ZvolError('FAILED_PRECONDITION', `the volume "${name}" has ${size} bytes: a volume is never made smaller, and ${asked} are less`);
+      throw new ZvolError(
+        'FAILED_PRECONDITION',
+        `the volume "${name}" has ${size} bytes: a volume is never made smaller, and ${asked} are less`,
+      );
     if (wanted > size) await keeper.zfs.change('zfs', 'set', `volsize=${wanted}`, dataset);
   });
 }
