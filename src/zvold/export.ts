@@ -61,7 +61,7 @@ export async function openExport(
   });
   const close = (): Promise<void> => zfs.change('zfs', 'destroy', dataset);
   try {
-    const device = `/dev/zvol/${dataset}`;
+    const device = `${machine.devices}/${dataset}`;
     await machine.awaitDevice(device, true);
     if (format === 'raw') return { total: volume.size, ...readParts(device, volume.size), close };
     return await asQcow2(device, id, options, close);

@@ -325,7 +325,7 @@ export class Imports {
     );
     let place = dataset;
     try {
-      const device = `/dev/zvol/${dataset}`;
+      const device = `${machine.devices}/${dataset}`;
       await machine.awaitDevice(device, true);
       await work(device, size);
       await machine.flush(device);
@@ -374,7 +374,7 @@ export class Imports {
     return locks.holding([lockOf.volume(job.name)], async () => {
       await zfs.change('zfs', 'rename', dataset, target);
       await zfs.change('zfs', 'inherit', property.import, target);
-      await this.#keeper.machine.awaitDevice(`/dev/zvol/${target}`, true);
+      await this.#keeper.machine.awaitDevice(`${this.#keeper.machine.devices}/${target}`, true);
       hub.tell({ kind: 'volume', volume: await present(this.#keeper, job.name) });
       return target;
     });

@@ -5,6 +5,8 @@ import { ZvolError } from './errors.ts';
 
 /** What zvold needs to know of the machine beside ZFS; the tests have one of their own. */
 export interface Machine {
+  /** Where the devices of zvols are, by the names of their datasets. */
+  readonly devices: string;
   /** Waits for a device to come (or to go). @throws ZvolError `DEADLINE_EXCEEDED` */
   awaitDevice(path: string, present: boolean): Promise<void>;
   /** Who uses a device: mount points and processes, in words; nobody if it is not there. */
@@ -18,6 +20,7 @@ export interface Machine {
 const deviceDeadline = 30_000;
 
 export const thisMachine: Machine = {
+  devices: '/dev/zvol',
   awaitDevice: async (path, present) => {
     const end = performance.now() + deviceDeadline;
     while (existsSync(path) !== present) {

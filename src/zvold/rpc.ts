@@ -85,7 +85,7 @@ type Handler =
   | handleClientStreamingCall<Message, object>
   | handleBidiStreamingCall<Message, object>;
 
-export const text = (message: Message, field: string): string => String(message[field] ?? '');
+export const text = (message: Message, field: string): string => (message[field] as string | undefined) ?? '';
 export const flag = (message: Message, field: string): boolean => message[field] === true;
 export const number = (message: Message, field: string): number => Number(message[field] ?? 0);
 

@@ -65,7 +65,7 @@ export async function make(keeper: Keeper, making: Making, work: () => Promise<v
 async function whole(keeper: Keeper, name: string): Promise<Volume> {
   const dataset = `${keeper.pool}/${name}`;
   try {
-    await keeper.machine.awaitDevice(`/dev/zvol/${dataset}`, true);
+    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${dataset}`, true);
   } catch (error) {
     await keeper.zfs.change('zfs', 'destroy', dataset);
     throw error;
@@ -117,7 +117,7 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
     const volume = await volumeOf(keeper, name);
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
     await keeper.zfs.change('zfs', 'rename', volume.dataset, `${keeper.pool}/${newName}`);
-    await keeper.machine.awaitDevice(`/dev/zvol/${keeper.pool}/${newName}`, true);
+    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${newName}`, true);
     const renamed = await present(keeper, newName);
     keeper.hub.tell({ kind: 'volume', volume: renamed });
     return renamed;
