@@ -89,7 +89,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
   const client = new Client(`unix:${proxy.path}`, credentials.createInsecure(), {
     'grpc.max_receive_message_length': 256 * 1024 * 1024,
   });
-  const explain = (error: unknown): unknown => proxy.problem() ?? failureOf(error, name);
+  const explain = (error: unknown): Error => proxy.problem() ?? failureOf(error, name);
   const call = <T>(method: string, request: object): Promise<T> =>
     new Promise((resolve, reject) => {
       const { path, requestSerialize, responseDeserialize } = definition[method] ?? missing(method);
@@ -215,8 +215,9 @@ const reasons: Readonly<Partial<Record<status, FailureReason>>> = {
 };
 
 /** zvold's own words; what its codes mean to the command line. */
-function failureOf(error: unknown, name: string): unknown {
-  if (!(error instanceof Error) || !('code' in error) || !('details' in error)) return error;
+function failureOf(error: unknown, name: string): Error {
+  if (!(error instanceof Error) || !('code' in error) || !('details' in error))
+    return error instanceof Error ? error : new Error(String(error));
   const { code, details } = error as ServiceError;
   const lost = code === status.UNAVAILABLE && !/pool|ZFS/.test(details);
   return new Failure(

@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream';
 export interface Proxy {
   readonly path: string;
   /** Why the last connection could not be made, if it could not. */
-  readonly problem: () => unknown;
+  readonly problem: () => Error | undefined;
   readonly close: () => Promise<void>;
 }
 
@@ -18,7 +18,7 @@ export async function openProxy(connect: () => Promise<Duplex>): Promise<Proxy> 
   const folder = await mkdtemp(join(tmpdir(), 'zfsdev-'));
   const path = join(folder, 'zvold');
   const open = new Set<Socket>();
-  let problem: unknown;
+  let problem: Error | undefined;
   const server = createServer((socket) => {
     open.add(socket);
     socket.on('error', () => socket.destroy());
@@ -27,7 +27,7 @@ export async function openProxy(connect: () => Promise<Duplex>): Promise<Proxy> 
     connect().then(
       (guest) => lead(socket, guest),
       (error: unknown) => {
-        problem = error;
+        problem = error instanceof Error ? error : new Error(String(error));
         socket.destroy();
       },
     );

@@ -32,7 +32,8 @@ export function unary(
   work: (request: Message) => Promise<object>,
 ): handleUnaryCall<Message, object> {
   return (call, callback) => {
-    work(call.request).then(
+    // Also what is thrown before there is anything to wait for.
+    void (async () => work(call.request))().then(
       (response) => callback(null, response),
       (error: unknown) => callback(answerOf(error, rpc)),
     );
@@ -71,7 +72,7 @@ export function receiving(
   work: (messages: AsyncIterable<Message>) => Promise<object>,
 ): handleClientStreamingCall<Message, object> {
   return (call, callback) => {
-    work(call as AsyncIterable<Message>).then(
+    void (async () => work(call as AsyncIterable<Message>))().then(
       (response) => callback(null, response),
       (error: unknown) => callback(answerOf(error, rpc)),
     );
