@@ -151,7 +151,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
         begun.end();
       })().catch((error: unknown) => {
         begun.cancel();
-        reject(error);
+        reject(explain(error));
       });
     });
   return {

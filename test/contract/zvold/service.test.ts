@@ -8,8 +8,7 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Failure } from '../../../src/core/errors.ts';
@@ -267,9 +266,7 @@ describe('a port that others can reach', () => {
       tcp: { ...tcp, address: `127.0.0.1:${port}`, tokenFile },
     });
     try {
-      const trusted = credentials.createSsl(
-        await import('node:fs').then(({ readFileSync }) => readFileSync(crt)),
-      );
+      const trusted = credentials.createSsl(await readFile(crt));
       const ask = (token?: string): Promise<unknown> =>
         new Promise((done, failed) => {
           const over = new Client(`localhost:${port}`, trusted);
