@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 # Phase config of kernel-build.sh: the configuration that is asked for, the fragments over it, and a look whether all that
 # was asked for is there afterwards.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 # What the phases of kernel-build.sh share: telling the host, remembering, and calling the kernel's make. Read with $BUILD
 # and $PHASE set.
 

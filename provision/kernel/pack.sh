@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 # Phases initrd and archive of kernel-build.sh: the small initrd that boots a machine of zfsdev's, and the one file that
 # leaves the place.
 

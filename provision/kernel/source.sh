@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 # Phase source of kernel-build.sh: a kernel's tree in $BUILD/src, and later OpenZFS's in $BUILD/zfs. The host puts what it has
 # itself into in/: source.tar (a folder, too) and zfs.tar.
 

@@ -10,6 +10,7 @@ export function declareImage(program: Command, perform: Perform): void {
     .command('build')
     .description('build an image, unless it is there')
     .option('--flavour <flavour>', 'zfs, base (without ZFS), or cloud (boots by itself, for Lima)', 'zfs')
+    .option('--tools', 'with the tools of a kernel build, as the templates kernel-build and combined want')
     .option('--suite <suite>', 'Debian release: trixie or sid', 'trixie')
     .option('--rebuild', 'build it again although it is there')
     .addOption(mirror())

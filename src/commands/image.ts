@@ -24,6 +24,7 @@ import type { GlobalOptions, Session } from './session.ts';
 
 export interface BuildOptions extends GlobalOptions {
   readonly flavour?: string;
+  readonly tools?: boolean;
   readonly suite?: string;
   readonly mirror?: string;
   readonly rebuild?: boolean;
@@ -32,7 +33,11 @@ export interface BuildOptions extends GlobalOptions {
 /** `zfsdev image build`. */
 export async function build(session: Session, options: BuildOptions): Promise<void> {
   const { ctx } = session;
-  const wanted = { flavour: flavourOf(options.flavour ?? 'zfs'), suite: suiteOf(options.suite ?? 'trixie') };
+  const wanted = {
+    flavour: flavourOf(options.flavour ?? 'zfs'),
+    suite: suiteOf(options.suite ?? 'trixie'),
+    tools: options.tools === true,
+  };
   const recipe = await recipeOf(wanted);
   if (ctx.dryRun) {
     const needed = options.rebuild || !(await findImage(ctx, recipe));
@@ -193,10 +198,10 @@ function row({ paint }: Session, stored: StoredImage, users: readonly string[]):
     const from = basename(stored.image.manifest.location);
     return [digest, 'pulled', '-', '-', '-', from, formatBytes(stored.actual), usedBy];
   }
-  const { flavour, suite, versions } = stored.image.manifest;
+  const { suite, versions } = stored.image.manifest;
   return [
     digest,
-    flavour,
+    flavourWord(stored.image.manifest),
     suite,
     versions['kernel'] ?? '-',
     versions['openzfs'] || '-',
@@ -234,13 +239,18 @@ function text({ paint }: Session, stored: StoredImage, users: readonly string[])
 }
 
 function builtRows({ folder, manifest }: Image): [string, string][] {
-  const { flavour, suite, architecture, versions, createdAt } = manifest;
+  const { suite, architecture, versions, createdAt } = manifest;
   return [
-    ['flavour', `${flavour}, Debian ${suite}, ${architecture}`],
+    ['flavour', `${flavourWord(manifest)}, Debian ${suite}, ${architecture}`],
     ...Object.entries(versions).filter(([, version]) => version !== ''),
     ['built', createdAt],
     ['folder', folder],
   ];
+}
+
+/** An image with the tools of a kernel build says so. */
+function flavourWord({ flavour, tools }: Image['manifest']): string {
+  return tools ? `${flavour}+tools` : flavour;
 }
 
 function pulledRows({ folder, manifest }: PulledImage): [string, string][] {

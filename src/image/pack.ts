@@ -100,6 +100,7 @@ async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile'])
     digest: recipe.digest,
     kernelDigest: recipe.kernelDigest,
     flavour: recipe.flavour,
+    ...(recipe.tools ? { tools: true } : {}),
     suite: recipe.suite,
     architecture: recipe.architecture,
     createdAt: new Date().toISOString(),

@@ -25,6 +25,8 @@ export interface RecipeFile {
 /** All that determines an image. */
 export interface Recipe {
   readonly flavour: Flavour;
+  /** The tools of a kernel build are in it. */
+  readonly tools: boolean;
   /** What the kernel stage is told: flavours with the same kernel share its archive. */
   readonly kernelFlavour: 'zfs' | 'base';
   readonly suite: Suite;
@@ -95,21 +97,43 @@ export function debianArchitecture(arch: string = process.arch): DebianArchitect
   });
 }
 
+/** What is asked for of an image. */
+export interface WantedImage {
+  readonly flavour: Flavour;
+  readonly suite: Suite;
+  /** With the tools of a kernel build: installing them takes an emulated machine minutes at each build. No if left out. */
+  readonly tools?: boolean;
+}
+
 /**
  * Puts a recipe together from what is asked for and the files of `provision/`.
  * @throws Failure `files` if the installation is damaged, `unsupported` for an architecture without images.
  */
 export async function recipeOf(
-  wanted: { readonly flavour: Flavour; readonly suite: Suite },
+  wanted: WantedImage,
   options: { readonly architecture?: DebianArchitecture; readonly provision?: string } = {},
 ): Promise<Recipe> {
   const architecture = options.architecture ?? debianArchitecture();
-  const files = await readFiles(wanted.flavour, options.provision ?? join(findPackageRoot(), 'provision'));
-  return composeRecipe({ flavour: wanted.flavour, suite: wanted.suite, architecture, files });
+  const provision = options.provision ?? join(findPackageRoot(), 'provision');
+  const { flavour, suite, tools = false } = wanted;
+  const files = await readFiles(flavour, provision);
+  return composeRecipe({
+    flavour,
+    suite,
+    architecture,
+    files,
+    tools: tools ? await buildTools(provision) : [],
+  });
 }
 
 /** The pure part of `recipeOf`. */
-export function composeRecipe(parts: Pick<Recipe, 'flavour' | 'suite' | 'architecture' | 'files'>): Recipe {
+export function composeRecipe({
+  tools = [],
+  ...parts
+}: Pick<Recipe, 'flavour' | 'suite' | 'architecture' | 'files'> & {
+  /** Packages of a kernel build's tools; none without. */
+  readonly tools?: readonly string[];
+}): Recipe {
   const components = ['main', 'contrib'];
   const { flavour, suite, architecture } = parts;
   const kernelFlavour = flavour === 'base' ? 'base' : 'zfs';
@@ -123,12 +147,12 @@ export function composeRecipe(parts: Pick<Recipe, 'flavour' | 'suite' | 'archite
     files: parts.files.filter(({ path }) => path === 'kernel-hook.sh').map(fingerprint),
   } as const;
   const kernelDigest = sha256(JSON.stringify(forKernel));
-  const packages = runtimePackages(flavour);
+  const packages = [...new Set([...runtimePackages(flavour), ...tools])];
   const buildPackages = flavour === 'cloud' ? bootPackages : [];
   const files = parts.files.map(fingerprint);
   const digest = sha256(JSON.stringify({ flavour, kernelDigest, packages, buildPackages, files }));
   const installed = { kernelPackages: forKernel.packages, packages, buildPackages };
-  return { ...parts, kernelFlavour, components, ...installed, kernelDigest, digest };
+  return { ...parts, tools: tools.length > 0, kernelFlavour, components, ...installed, kernelDigest, digest };
 }
 
 function sha256(data: string | Uint8Array): string {
@@ -137,6 +161,21 @@ function sha256(data: string | Uint8Array): string {
 
 function fingerprint({ path, content, executable }: RecipeFile): readonly [string, string, boolean] {
   return [path, sha256(content), executable];
+}
+
+/** The packages of provision/build-tools.sh, which installs them where there is a machine already. @throws Failure `files` */
+export async function buildTools(provision: string): Promise<string[]> {
+  const file = join(provision, 'build-tools.sh');
+  const hint = 'install zfsdev again';
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    throw new Failure('files', `${file} can't be read: ${messageOf(error)}`, { hint, cause: error });
+  }
+  const found = /^packages='([^']+)'$/m.exec(text)?.[1];
+  if (found) return found.split(/\s+/);
+  throw new Failure('files', `${file} names no packages`, { hint });
 }
 
 /** Of `provision/image`, what flavour cloud is made of too; the rest is for machines that zfsdev itself sets up. */

@@ -14,6 +14,8 @@ export interface ImageManifest {
   /** The kernel stage it was made from. */
   readonly kernelDigest: string;
   readonly flavour: Flavour;
+  /** The tools of a kernel build are in it. */
+  readonly tools?: boolean;
   readonly suite: string;
   readonly architecture: string;
   /** ISO 8601, UTC. */
@@ -30,6 +32,7 @@ const manifest: v.GenericSchema<unknown, ImageManifest> = v.object({
   digest: v.string(),
   kernelDigest: v.string(),
   flavour: v.picklist(flavours),
+  tools: v.exactOptional(v.boolean()),
   suite: v.string(),
   architecture: v.string(),
   createdAt: v.string(),

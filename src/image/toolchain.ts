@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MiB } from '../core/bytes.ts';
-import { Failure, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
@@ -11,7 +10,7 @@ import { findPackageRoot } from '../host/package-root.ts';
 import { checkPrograms, contained, imageLock, keyring, leftOut, moveAcross } from './build.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
-import { debianArchitecture, type Suite } from './recipe.ts';
+import { buildTools, debianArchitecture, type Suite } from './recipe.ts';
 import { kernelFolder } from './store.ts';
 import { checkPermissions, isRoot, makeWorkplace } from './workplace.ts';
 
@@ -27,7 +26,7 @@ export const toolchainSize = { packed: 250 * MiB, unpacked: 700 * MiB };
  * @throws Failure `image` (with the log's tail), `dependency`, `unsupported`, `interrupted`, `deadline`, `files`.
  */
 export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: string): Promise<string> {
-  const packages = [...(await buildTools()), ...furtherPackages];
+  const packages = [...(await buildTools(join(findPackageRoot(), 'provision'))), ...furtherPackages];
   const architecture = debianArchitecture();
   const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
   const { images } = ctx.paths;
@@ -102,20 +101,6 @@ async function make(ctx: Context, wanted: Wanted, progress: (text: string) => vo
     await moveAcross(local, target);
     await work.remove();
   });
-}
-
-/** The packages of provision/build-tools.sh, which installs them where there is a machine already. */
-async function buildTools(): Promise<string[]> {
-  const file = join(findPackageRoot(), 'provision', 'build-tools.sh');
-  try {
-    const found = /^packages='([^']+)'$/m.exec(await readFile(file, 'utf8'))?.[1];
-    if (found) return found.split(/\s+/);
-  } catch (error) {
-    throw new Failure('files', `${file} can't be read: ${messageOf(error)}`, {
-      hint: 'install zfsdev again',
-    });
-  }
-  throw new Failure('files', `${file} names no packages`, { hint: 'install zfsdev again' });
 }
 
 /**

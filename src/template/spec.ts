@@ -80,9 +80,12 @@ export function isCloudImage(image: ImageSpec): image is CloudImageSpec {
 }
 
 /** The image of a machine that the built-in driver boots from an image of its own; a bug if it is another one. */
-export function builtImage({ image }: Pick<Spec, 'image'>): BuiltImageSpec {
+export function builtImage({
+  image,
+  buildTools = false,
+}: Pick<Spec, 'image' | 'buildTools'>): BuiltImageSpec & { readonly tools: boolean } {
   if (isCloudImage(image)) throw new Error(`not an image that zfsdev builds: ${image.location}`);
-  return image;
+  return { ...image, tools: buildTools };
 }
 
 /** The worst case of a machine's disk in bytes: all its parts together. */

@@ -90,7 +90,7 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
   return [
     image
       ? `use the image ${image.digest.slice(0, 12)}`
-      : `build the image (${wanted.flavour}, ${wanted.suite})`,
+      : `build the image (${wanted.flavour}${wanted.tools ? ' with build tools' : ''}, ${wanted.suite})`,
     `create ${ctx.paths.instance(spec.name).disk}, ${formatBytes(spec.disk)} virtual`,
     `run ${printable([binary, ...planArgv(machine)])}`,
   ];

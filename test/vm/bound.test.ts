@@ -32,7 +32,7 @@ async function predictedBound(): Promise<number> {
 /**
  * Fills the pool, then the root file system to its last byte, with what can't be compressed: one block of random bytes
  * over and over, as each record and each cluster is compressed on its own. A pool slows down to a crawl in its last
- * megabytes, hence the margin.
+ * megabytes, and ZFS holds half of so small a pool back: what it leaves free it is told to write a pattern over.
  */
 const fill = `
 rm -f /testpool/fill* /root/fill* && zpool sync && sync
@@ -40,14 +40,13 @@ rm -f /testpool/fill* /root/fill* && zpool sync && sync
 zpool set autotrim=off testpool
 for file in /zfs-disks/*.img; do fallocate -l "$(stat -c %s "$file")" "$file"; done
 head -c 8M /dev/urandom >/tmp/block
-# Written anew four times, as ZFS holds half of so small a pool back, and goes on to other blocks each time.
-for round in 1 2 3 4; do
-  rm -f /testpool/fill* && zpool sync testpool
-  room=$(zfs get -Hp -o value available testpool)
-  i=0
-  while [ $((i * 8388608)) -lt $((room - 33554432)) ]; do cat /tmp/block >"/testpool/fill$i" || break; i=$((i + 1)); done
-  zpool sync testpool
-done
+room=$(zfs get -Hp -o value available testpool)
+i=0
+while [ $((i * 8388608)) -lt $((room - 33554432)) ]; do cat /tmp/block >"/testpool/fill$i" || break; i=$((i + 1)); done
+zpool sync testpool
+zpool initialize -u testpool 2>/dev/null
+zpool initialize -w testpool
+zpool sync testpool
 while cat /tmp/block; do :; done >/root/fill 2>/dev/null
 sync
 df --output=avail / | tail -n 1 | tr -d ' '`;

@@ -228,7 +228,8 @@ describe('a kernel built in a machine', () => {
     expect(result).toMatchObject({ exitCode: 0 });
     const answer = JSON.parse(result.stdout.split('\n').at(-1) ?? '') as Record<string, unknown>;
     expect(answer).toMatchObject({ release: '6.99.0-test', usedAfterBytes: 0 });
-    expect(answer['freedBytes']).toBeGreaterThan(100 * 2 ** 20);
+    // What the machine wrote: its tools are part of the image.
+    expect(answer['freedBytes']).toBeGreaterThan(2 ** 20);
     expect((await readdir(output)).sort()).toEqual(['kernel-6.99.0-test.log', archive]);
     expect(await machines()).toEqual([]);
     expect(await builds()).toEqual([]);

@@ -20,7 +20,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const zfsdev = shell(home);
   for (const args of [
     ['image', 'build'],
-    ['image', 'build', '--flavour', 'base'],
+    ['image', 'build', '--flavour', 'base', '--tools'],
     ['warm', 'build', 'zfs-test'],
   ]) {
     const { exitCode, stdout, stderr } = await zfsdev(...args);

@@ -43,6 +43,7 @@ describe('composeRecipe', () => {
     ['content', changed(2, file('files/etc/a', 'other'))],
     ['a name', changed(2, file('files/etc/b', 'three'))],
     ['a permission', changed(2, file('files/etc/a', 'three', true))],
+    ['a package of the tools', composeRecipe({ ...parts, tools: ['flex'] })],
     ['a file more', composeRecipe({ ...parts, files: [...parts.files, file('files/etc/z', '')] })],
   ])('%s of the guest changes the image, and the compiled module stays', (_, other) => {
     expect(other.digest).not.toBe(base.digest);
