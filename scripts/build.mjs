@@ -1,7 +1,8 @@
 // Bundles the command line into dist/: one entry, one chunk a command, so that each command loads only what it needs.
 import { build } from 'esbuild';
-import { chmod, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import protobuf from 'protobufjs';
+import typescript from 'typescript';
 
 const { version } = JSON.parse(await readFile('package.json', 'utf8'));
 
@@ -33,7 +34,7 @@ const inlineContracts = {
 
 await rm('dist', { recursive: true, force: true });
 await build({
-  entryPoints: { zfsdev: 'src/main.ts' },
+  entryPoints: { zfsdev: 'src/main.ts', zvol: 'src/zvol/index.ts' },
   outdir: 'dist',
   bundle: true,
   splitting: true,
@@ -78,4 +79,11 @@ await build({
   define: { ZFSDEV_VERSION: JSON.stringify(version) },
   plugins: [inlineContracts],
 });
+// What a script that imports zfsdev/zvol is checked against.
+for (const name of ['index', 'api', 'messages']) {
+  const source = await readFile(`src/zvol/${name}.ts`, 'utf8');
+  const { outputText } = typescript.transpileDeclaration(source, { fileName: `${name}.ts` });
+  await mkdir('dist/types', { recursive: true });
+  await writeFile(`dist/types/${name}.d.ts`, outputText.replaceAll(/(from '\.\/\w+)\.ts'/g, "$1.js'"));
+}
 await chmod('dist/zfsdev.js', 0o755);

@@ -34,7 +34,8 @@ try {
 // The guest's daemon is one file, so it carries its contract with it.
 const contract = new protobuf.Root();
 contract.resolvePath = (_, target) => (target.startsWith('google/') ? target : join(root, 'proto', target));
-await contract.load(['zfsdev/zvol/v1/zvol.proto', 'mvirt/zfs/zfs.proto']);
+// One after the other, so that their order is always the same.
+for (const name of ['mvirt/zfs/zfs.proto', 'zfsdev/zvol/v1/zvol.proto']) await contract.load(name);
 const file = 'src/zvold/contract.ts';
 const text = `// Generated from proto/ by npm run generate.
 export const contract = ${JSON.stringify(contract.toJSON())};

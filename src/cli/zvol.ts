@@ -56,6 +56,11 @@ const volumeVerbs: readonly Verb[] = [
         .option('--overwrite', 'replace a file of that name'),
   },
   {
+    name: 'serve',
+    words: ['<socket>'],
+    description: 'keep a socket on this host that leads to zvold, for programs that speak gRPC, until Ctrl-C',
+  },
+  {
     name: 'watch',
     words: [],
     description: 'tell every change of volumes, templates and imports, until Ctrl-C',

@@ -1,22 +1,29 @@
-import { createReadStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
-import { basename, resolve } from 'node:path';
+import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { formatBytes, parseBytes } from '../core/bytes.ts';
-import { Failure, hasCode, messageOf } from '../core/errors.ts';
-import { step } from '../core/events.ts';
-import { parseName } from '../core/names.ts';
-import { table, type Column } from '../ui/table.ts';
-import { connectZvold, type ZvoldClient } from '../zvol/client.ts';
-import type {
-  Import,
-  ImportDescription,
-  Snapshot,
-  Template,
-  Timestamp,
-  Volume,
-  Watched,
-} from '../zvol/messages.ts';
+import { Failure } from '../core/errors.ts';
+import { parseName, type InstanceName } from '../core/names.ts';
+import { table } from '../ui/table.ts';
+import type { ZvoldClient } from '../zvol/api.ts';
+import { connectZvold } from '../zvol/client.ts';
+import type { Volume, Watched } from '../zvol/messages.ts';
+import { proxyTo } from '../zvol/proxy.ts';
 import type { GlobalOptions, Session } from './session.ts';
+import {
+  dateOf,
+  describeVolume,
+  importColumns,
+  importRow,
+  progressOf,
+  snapshotColumns,
+  snapshotRow,
+  stateOf,
+  templateColumns,
+  templateRow,
+  volumeColumns,
+  volumeRow,
+} from './zvol-tables.ts';
+import { exportVolume, startImport } from './zvol-transfer.ts';
 
 export interface ZvolOptions extends GlobalOptions {
   readonly size?: string;
@@ -35,7 +42,7 @@ export interface ZvolOptions extends GlobalOptions {
 }
 
 /** What a verb is handed. */
-interface Call {
+export interface Call {
   readonly session: Session;
   readonly client: ZvoldClient;
   readonly instance: string;
@@ -55,9 +62,10 @@ export async function run(
   words: readonly string[],
   options: ZvolOptions,
 ): Promise<void> {
+  const name = parseName(instance);
+  if (`${noun} ${verb}` === 'volume serve') return serve(session, name, words[0] ?? '');
   const work = verbs[`${noun} ${verb}`];
   if (!work) throw new Error(`there is no ${noun} ${verb}`);
-  const name = parseName(instance);
   const client = await connectZvold(session.ctx, name);
   try {
     await work({ session, client, instance: name, words, options });
@@ -216,272 +224,6 @@ function tellVolume(session: Session, volume: Volume, words: string): Promise<vo
   return session.answer({ volume }, () => `${session.paint('good', volume.name)} ${words}\n`);
 }
 
-const dateOf = ({ seconds }: Timestamp): string =>
-  new Date(seconds * 1000).toISOString().slice(0, 19).replace('T', ' ');
-
-const volumeColumns: readonly Column[] = [
-  { title: 'NAME', flexible: true },
-  { title: 'SIZE', align: 'right' },
-  { title: 'USED', align: 'right' },
-  { title: 'BLOCKS', align: 'right', optional: 2 },
-  { title: 'RATIO', align: 'right', optional: 3 },
-  { title: 'SNAPSHOTS', align: 'right', optional: 1 },
-  { title: 'TEMPLATE', optional: 4 },
-  { title: 'CREATED', optional: 5 },
-];
-
-function volumeRow(volume: Volume): string[] {
-  return [
-    volume.name,
-    formatBytes(volume.sizeBytes),
-    formatBytes(volume.usedBytes),
-    formatBytes(volume.volblocksize),
-    `${volume.compressionRatio.toFixed(2)}x`,
-    String(volume.snapshots.length),
-    volume.template || '-',
-    dateOf(volume.createdAt),
-  ];
-}
-
-function describeVolume(volume: Volume): string {
-  const lines: [string, string][] = [
-    ['name', volume.name],
-    ['id', volume.id],
-    ['device', volume.path],
-    ['size', `${formatBytes(volume.sizeBytes)} in blocks of ${formatBytes(volume.volblocksize)}`],
-    [
-      'used',
-      `${formatBytes(volume.usedBytes)}, ${formatBytes(volume.referencedBytes)} referenced, ${formatBytes(volume.reservedBytes)} reserved`,
-    ],
-    ['ratio', `${volume.compressionRatio.toFixed(2)} x`],
-    ['template', volume.template || '-'],
-    ['created', dateOf(volume.createdAt)],
-    ['snapshots', volume.snapshots.map(({ name }) => name).join(', ') || '-'],
-  ];
-  return lines.map(([key, value]) => `${key.padEnd(10)} ${value}`).join('\n');
-}
-
-const snapshotColumns: readonly Column[] = [
-  { title: 'NAME', flexible: true },
-  { title: 'USED', align: 'right' },
-  { title: 'REFERENCED', align: 'right', optional: 1 },
-  { title: 'HOLDS', align: 'right', optional: 2 },
-  { title: 'CLONES', optional: 3 },
-  { title: 'CREATED', optional: 4 },
-];
-
-function snapshotRow(snapshot: Snapshot): string[] {
-  const { name, usedBytes, referencedBytes, holds, clones, createdAt } = snapshot;
-  return [
-    name,
-    formatBytes(usedBytes),
-    formatBytes(referencedBytes),
-    String(holds),
-    clones.join(', ') || '-',
-    dateOf(createdAt),
-  ];
-}
-
-const templateColumns: readonly Column[] = [
-  { title: 'NAME', flexible: true },
-  { title: 'SIZE', align: 'right' },
-  { title: 'REFERENCED', align: 'right', optional: 1 },
-  { title: 'OF', optional: 2 },
-  { title: 'CLONES' },
-];
-
-function templateRow({ name, sizeBytes, referencedBytes, sourceVolume, clones }: Template): string[] {
-  return [
-    name,
-    formatBytes(sizeBytes),
-    formatBytes(referencedBytes),
-    sourceVolume || '-',
-    clones.join(', ') || '-',
-  ];
-}
-
-const importColumns: readonly Column[] = [
-  { title: 'ID', optional: 2 },
-  { title: 'NAME', flexible: true },
-  { title: 'AS' },
-  { title: 'STATE' },
-  { title: 'DONE', align: 'right' },
-  { title: 'SOURCE', optional: 1 },
-];
-
-function importRow(job: Import): string[] {
-  const as = job.target === 'IMPORT_TARGET_VOLUME' ? 'volume' : 'template';
-  return [job.id, job.name, as, stateOf(job), progressOf(job), job.source];
-}
-
-const stateOf = ({ state }: Import): string => state.replace('IMPORT_STATE_', '').toLowerCase();
-
-function progressOf({ doneBytes, totalBytes }: Import): string {
-  return totalBytes > 0 ? `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}` : formatBytes(doneBytes);
-}
-
-/** Files of this host are sent; all else the guest fetches itself. */
-async function startImport({
-  session,
-  client,
-  words: [name = '', source = ''],
-  options,
-}: Call): Promise<void> {
-  const description: ImportDescription = {
-    name,
-    target: options.as === 'volume' ? 'IMPORT_TARGET_VOLUME' : 'IMPORT_TARGET_TEMPLATE',
-    ...(options.size === undefined ? {} : { sizeBytes: parseBytes(options.size) }),
-    volblocksize: parseBytes(options.volblocksize ?? '16KiB'),
-    ...(options.sha256 === undefined ? {} : { sha256: options.sha256 }),
-    ...(options.id === undefined ? {} : { id: options.id }),
-  };
-  const inGuest = /^guest:(\/.*)$/.exec(source)?.[1] ?? (/^https?:\/\//i.test(source) ? source : undefined);
-  const ended =
-    inGuest === undefined
-      ? await send(session, client, description, resolve(source))
-      : await fetchInGuest(session, client, description, inGuest, options.wait !== false);
-  const made = ended.template
-    ? `is a template of ${formatBytes(ended.template.sizeBytes)}`
-    : ended.volume
-      ? `is a volume: ${ended.volume.path}`
-      : `is being imported: zfsdev import get ${ended.id}`;
-  await session.answer({ import: ended }, () => `${session.paint('good', name)} ${made}\n`);
-}
-
-async function send(
-  session: Session,
-  client: ZvoldClient,
-  description: ImportDescription,
-  path: string,
-): Promise<Import> {
-  const { ctx } = session;
-  let total: number;
-  try {
-    total = (await stat(path)).size;
-  } catch (error) {
-    throw new Failure('not-found', `${path} can't be read: ${messageOf(error)}`, {
-      hint: 'name a file of this host, an http(s) address, or guest:/PATH for a file of the machine',
-    });
-  }
-  return step(ctx.emit, 'import', `Sending ${basename(path)}`, async (progress) => {
-    async function* counted(): AsyncGenerator<Buffer> {
-      let sent = 0;
-      for await (const chunk of createReadStream(path, {
-        highWaterMark: 512 * 1024,
-        signal: ctx.signal,
-      }) as AsyncIterable<Buffer>) {
-        yield chunk;
-        sent += chunk.length;
-        progress(`${formatBytes(sent)} of ${formatBytes(total)}`, sent / Math.max(1, total));
-      }
-    }
-    return client.upload(description, counted());
-  });
-}
-
-async function fetchInGuest(
-  session: Session,
-  client: ZvoldClient,
-  description: ImportDescription,
-  source: string,
-  wait: boolean,
-): Promise<Import> {
-  const { ctx } = session;
-  const begun = await client.startImport(description, source);
-  if (!wait) return begun;
-  return step(ctx.emit, 'import', `Importing ${source}`, async (progress) => {
-    const stop = new AbortController();
-    try {
-      for await (const { import: job } of client.watch(AbortSignal.any([ctx.signal, stop.signal]))) {
-        if (job?.id !== begun.id) {
-          // What ended before the watch began is told by nobody.
-          const now = await client.import(begun.id);
-          if (now.completedAt) return settled(now);
-          continue;
-        }
-        progress(
-          `${stateOf(job)}: ${progressOf(job)}`,
-          job.totalBytes > 0 ? job.doneBytes / job.totalBytes : undefined,
-        );
-        if (job.completedAt) return settled(await client.import(begun.id));
-      }
-    } finally {
-      stop.abort();
-      // Nobody waits for it any more.
-      if (ctx.signal.aborted) await client.cancelImport(begun.id).catch(() => undefined);
-    }
-    throw new Failure('interrupted', `the import of ${description.name} was interrupted`);
-  });
-}
-
-/** @throws Failure `guest` with what zvold says of it */
-function settled(job: Import): Import {
-  if (job.state === 'IMPORT_STATE_COMPLETED') return job;
-  throw new Failure(
-    'guest',
-    `the import of ${job.name} ${stateOf(job)}: ${job.error || 'somebody ended it'}`,
-    { data: { id: job.id } },
-  );
-}
-
-async function exportVolume({
-  session,
-  client,
-  words: [volume = '', target = ''],
-  options,
-}: Call): Promise<void> {
-  const { ctx } = session;
-  const path = resolve(target);
-  const format = path.endsWith('.qcow2') ? 'qcow2' : 'raw';
-  if (!options.overwrite && (await exists(path)))
-    throw new Failure('already-exists', `${path} is there already`, { hint: '--overwrite replaces it' });
-  const part = `${path}.part`;
-  const result = await step(ctx.emit, 'export', `Exporting ${volume}`, async (progress) => {
-    const file = await open(part, 'w', 0o600);
-    try {
-      let [total, sha256] = [0, ''];
-      for await (const message of client.export(
-        { volume, snapshot: options.snapshot ?? '', format },
-        ctx.signal,
-      )) {
-        if (message.totalBytes) total = message.totalBytes;
-        if (message.sha256) ({ sha256 } = message);
-        for (let done = 0; done < message.data.length;)
-          done += (await file.write(message.data, done, message.data.length - done, message.offset + done))
-            .bytesWritten;
-        progress(
-          `${formatBytes(message.offset)} of ${formatBytes(total)}`,
-          message.offset / Math.max(1, total),
-        );
-      }
-      if (sha256 === '') throw new Failure('guest', `the export of ${volume} was cut off`);
-      await file.truncate(total);
-      await file.sync();
-      return { total, sha256 };
-    } catch (error) {
-      await rm(part, { force: true });
-      throw error;
-    } finally {
-      await file.close();
-    }
-  });
-  await rename(part, path);
-  await session.answer(
-    { volume, path, sizeBytes: result.total, sha256: result.sha256 },
-    () => `${session.paint('good', path)} (${formatBytes(result.total)}, ${format})\n`,
-  );
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return false;
-    throw error;
-  }
-}
-
 /** Prints every change, a line each. */
 async function watch({ session, client }: Call): Promise<void> {
   for await (const told of client.watch(session.ctx.signal))
@@ -506,5 +248,19 @@ function wordsFor(told: Watched): string {
       return told.import
         ? `import of ${told.import.name}: ${stateOf(told.import)}, ${progressOf(told.import)}`
         : '';
+  }
+}
+
+/** Keeps a socket for other programs until somebody ends it. */
+async function serve({ ctx, ...session }: Session, name: InstanceName, target: string): Promise<void> {
+  const proxy = await proxyTo(ctx, name, resolve(target));
+  try {
+    await session.answer(
+      { socket: proxy.path },
+      () => `${proxy.path} leads to the volumes of ${name}, until Ctrl-C\n`,
+    );
+    if (!ctx.signal.aborted) await once(ctx.signal, 'abort');
+  } finally {
+    await proxy.close();
   }
 }

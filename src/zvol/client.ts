@@ -9,8 +9,8 @@ import { fromJSON, type ServiceDefinition } from '@grpc/proto-loader';
 import { Failure, type FailureReason } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
-import { channelTo } from '../vm/lifecycle.ts';
 import { contract } from '../zvold/contract.ts';
+import type { ZvoldClient } from './api.ts';
 import type {
   Export,
   Import,
@@ -21,60 +21,17 @@ import type {
   Volume,
   Watched,
 } from './messages.ts';
-import { openProxy, type Proxy } from './proxy.ts';
+import { proxyTo, type Proxy } from './proxy.ts';
 
-const guestSocket = '/run/zfsdev/zvold.sock';
 /** Milliseconds for one call: ZFS's own limit in the guest, and the way there. */
 const callDeadline = 660_000;
-
-/** What a client of zvold's own contract can do; each method is one of its calls. */
-export interface ZvoldClient {
-  pool(): Promise<Pool>;
-  /** @param vdevs words as zpool create takes them */
-  createPool(vdevs: readonly string[], properties: Readonly<Record<string, string>>): Promise<Pool>;
-  volumes(): Promise<Volume[]>;
-  volume(volume: string): Promise<Volume>;
-  createVolume(wanted: {
-    name: string;
-    sizeBytes: number;
-    volblocksize?: number;
-    thick?: boolean;
-    id?: string;
-  }): Promise<Volume>;
-  resizeVolume(volume: string, sizeBytes: number): Promise<Volume>;
-  renameVolume(volume: string, newName: string): Promise<Volume>;
-  deleteVolume(volume: string): Promise<void>;
-  createSnapshot(volume: string, name: string, id?: string): Promise<Snapshot>;
-  deleteSnapshot(volume: string, snapshot: string, deferred?: boolean): Promise<{ deferred: boolean }>;
-  holdSnapshot(volume: string, snapshot: string, tag: string): Promise<Snapshot>;
-  releaseSnapshot(volume: string, snapshot: string, tag: string): Promise<Snapshot | undefined>;
-  rollback(volume: string, snapshot: string, deleteNewer?: boolean): Promise<Volume>;
-  templates(): Promise<Template[]>;
-  createTemplate(wanted: { name: string; volume: string; snapshot: string; id?: string }): Promise<Template>;
-  deleteTemplate(template: string): Promise<void>;
-  cloneTemplate(wanted: { template: string; name: string; sizeBytes?: number; id?: string }): Promise<Volume>;
-  startImport(description: ImportDescription, source: string): Promise<Import>;
-  /** Sends bytes of this host as an import; ends when the template or volume is there. */
-  upload(description: ImportDescription, bytes: AsyncIterable<Buffer>): Promise<Import>;
-  imports(includeCompleted?: boolean): Promise<Import[]>;
-  import(id: string): Promise<Import>;
-  cancelImport(id: string): Promise<{ cancelled: boolean }>;
-  export(
-    wanted: { volume: string; snapshot?: string; format?: 'raw' | 'qcow2' },
-    signal: AbortSignal,
-  ): AsyncIterable<Export>;
-  watch(signal: AbortSignal): AsyncIterable<Watched>;
-  close(): Promise<void>;
-}
 
 /**
  * Opens a way to the volume manager in a running machine.
  * @throws Failure `wrong-state` for a machine that does not run, `guest` for one that can't be reached
  */
 export async function connectZvold(ctx: Context, name: InstanceName): Promise<ZvoldClient> {
-  const channel = await channelTo(ctx, name);
-  const proxy = await openProxy(() => channel.connect(guestSocket, ctx.signal));
-  return clientOver(proxy, name, ctx.signal);
+  return clientOver(await proxyTo(ctx, name), name, ctx.signal);
 }
 
 /** As `connectZvold`, over a socket that is there. */

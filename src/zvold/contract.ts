@@ -1,6 +1,220 @@
 // Generated from proto/ by npm run generate.
 export const contract = {
   nested: {
+    mvirt: {
+      nested: {
+        zfs: {
+          nested: {
+            ZfsService: {
+              methods: {
+                GetVersion: { requestType: 'GetVersionRequest', responseType: 'VersionInfo' },
+                GetPoolStats: { requestType: 'GetPoolStatsRequest', responseType: 'PoolStats' },
+                CreateVolume: { requestType: 'CreateVolumeRequest', responseType: 'Volume' },
+                ListVolumes: { requestType: 'ListVolumesRequest', responseType: 'ListVolumesResponse' },
+                GetVolume: { requestType: 'GetVolumeRequest', responseType: 'Volume' },
+                DeleteVolume: { requestType: 'DeleteVolumeRequest', responseType: 'DeleteVolumeResponse' },
+                ResizeVolume: { requestType: 'ResizeVolumeRequest', responseType: 'Volume' },
+                CreateSnapshot: { requestType: 'CreateSnapshotRequest', responseType: 'Snapshot' },
+                ListSnapshots: { requestType: 'ListSnapshotsRequest', responseType: 'ListSnapshotsResponse' },
+                DeleteSnapshot: {
+                  requestType: 'DeleteSnapshotRequest',
+                  responseType: 'DeleteSnapshotResponse',
+                },
+                RollbackSnapshot: { requestType: 'RollbackSnapshotRequest', responseType: 'Volume' },
+                ImportTemplate: { requestType: 'ImportTemplateRequest', responseType: 'ImportJob' },
+                GetImportJob: { requestType: 'GetImportJobRequest', responseType: 'ImportJob' },
+                ListImportJobs: {
+                  requestType: 'ListImportJobsRequest',
+                  responseType: 'ListImportJobsResponse',
+                },
+                CancelImportJob: {
+                  requestType: 'CancelImportJobRequest',
+                  responseType: 'CancelImportJobResponse',
+                },
+                ListTemplates: { requestType: 'ListTemplatesRequest', responseType: 'ListTemplatesResponse' },
+                DeleteTemplate: {
+                  requestType: 'DeleteTemplateRequest',
+                  responseType: 'DeleteTemplateResponse',
+                },
+                CloneFromTemplate: { requestType: 'CloneFromTemplateRequest', responseType: 'Volume' },
+                PromoteSnapshotToTemplate: {
+                  requestType: 'PromoteSnapshotRequest',
+                  responseType: 'Template',
+                },
+                WatchVolumes: {
+                  requestType: 'WatchVolumesRequest',
+                  responseType: 'VolumeEvent',
+                  responseStream: true,
+                },
+                WatchTemplates: {
+                  requestType: 'WatchTemplatesRequest',
+                  responseType: 'TemplateEvent',
+                  responseStream: true,
+                },
+              },
+            },
+            GetVersionRequest: { fields: {} },
+            VersionInfo: { fields: { version: { type: 'string', id: 1 } } },
+            GetPoolStatsRequest: { fields: {} },
+            PoolStats: {
+              fields: {
+                name: { type: 'string', id: 1 },
+                totalBytes: { type: 'uint64', id: 2 },
+                availableBytes: { type: 'uint64', id: 3 },
+                usedBytes: { type: 'uint64', id: 4 },
+                provisionedBytes: { type: 'uint64', id: 5 },
+                compressionRatio: { type: 'double', id: 6 },
+              },
+            },
+            Volume: {
+              fields: {
+                id: { type: 'string', id: 1 },
+                name: { type: 'string', id: 2 },
+                path: { type: 'string', id: 3 },
+                volsizeBytes: { type: 'uint64', id: 4 },
+                usedBytes: { type: 'uint64', id: 5 },
+                volblocksize: { type: 'uint64', id: 6 },
+                compressionRatio: { type: 'double', id: 7 },
+                createdAt: { type: 'string', id: 8 },
+                snapshots: { rule: 'repeated', type: 'Snapshot', id: 9 },
+              },
+            },
+            Snapshot: {
+              fields: {
+                id: { type: 'string', id: 1 },
+                name: { type: 'string', id: 2 },
+                fullName: { type: 'string', id: 3 },
+                usedBytes: { type: 'uint64', id: 4 },
+                createdAt: { type: 'string', id: 5 },
+              },
+            },
+            Template: {
+              fields: {
+                id: { type: 'string', id: 1 },
+                name: { type: 'string', id: 2 },
+                snapshotPath: { type: 'string', id: 3 },
+                sourceVolume: { type: 'string', id: 4 },
+                sizeBytes: { type: 'uint64', id: 5 },
+                createdAt: { type: 'string', id: 6 },
+                cloneCount: { type: 'uint32', id: 7 },
+              },
+            },
+            ImportJobState: {
+              values: {
+                IMPORT_JOB_STATE_UNSPECIFIED: 0,
+                IMPORT_JOB_STATE_PENDING: 1,
+                IMPORT_JOB_STATE_DOWNLOADING: 2,
+                IMPORT_JOB_STATE_CONVERTING: 3,
+                IMPORT_JOB_STATE_WRITING: 4,
+                IMPORT_JOB_STATE_COMPLETED: 5,
+                IMPORT_JOB_STATE_FAILED: 6,
+                IMPORT_JOB_STATE_CANCELLED: 7,
+              },
+            },
+            ImportJob: {
+              oneofs: {
+                _error: { oneof: ['error'] },
+                _template: { oneof: ['template'] },
+                _completedAt: { oneof: ['completedAt'] },
+              },
+              fields: {
+                id: { type: 'string', id: 1 },
+                templateName: { type: 'string', id: 2 },
+                source: { type: 'string', id: 3 },
+                state: { type: 'ImportJobState', id: 4 },
+                bytesWritten: { type: 'uint64', id: 5 },
+                totalBytes: { type: 'uint64', id: 6 },
+                error: { type: 'string', id: 7, options: { proto3_optional: true } },
+                template: { type: 'Template', id: 8, options: { proto3_optional: true } },
+                createdAt: { type: 'string', id: 9 },
+                completedAt: { type: 'string', id: 10, options: { proto3_optional: true } },
+              },
+            },
+            CreateVolumeRequest: {
+              oneofs: { _volblocksize: { oneof: ['volblocksize'] } },
+              fields: {
+                name: { type: 'string', id: 1 },
+                sizeBytes: { type: 'uint64', id: 2 },
+                volblocksize: { type: 'uint32', id: 3, options: { proto3_optional: true } },
+                id: { type: 'string', id: 4 },
+              },
+            },
+            ListVolumesRequest: { fields: {} },
+            ListVolumesResponse: { fields: { volumes: { rule: 'repeated', type: 'Volume', id: 1 } } },
+            GetVolumeRequest: { fields: { name: { type: 'string', id: 1 } } },
+            DeleteVolumeRequest: { fields: { name: { type: 'string', id: 1 } } },
+            DeleteVolumeResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
+            ResizeVolumeRequest: {
+              fields: { name: { type: 'string', id: 1 }, newSizeBytes: { type: 'uint64', id: 2 } },
+            },
+            CreateSnapshotRequest: {
+              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
+            },
+            ListSnapshotsRequest: { fields: { volumeName: { type: 'string', id: 1 } } },
+            ListSnapshotsResponse: { fields: { snapshots: { rule: 'repeated', type: 'Snapshot', id: 1 } } },
+            DeleteSnapshotRequest: {
+              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
+            },
+            DeleteSnapshotResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
+            RollbackSnapshotRequest: {
+              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
+            },
+            ImportTemplateRequest: {
+              oneofs: { _sizeBytes: { oneof: ['sizeBytes'] } },
+              fields: {
+                name: { type: 'string', id: 1 },
+                source: { type: 'string', id: 2 },
+                sizeBytes: { type: 'uint64', id: 3, options: { proto3_optional: true } },
+              },
+            },
+            GetImportJobRequest: { fields: { id: { type: 'string', id: 1 } } },
+            ListImportJobsRequest: { fields: { includeCompleted: { type: 'bool', id: 1 } } },
+            ListImportJobsResponse: { fields: { jobs: { rule: 'repeated', type: 'ImportJob', id: 1 } } },
+            CancelImportJobRequest: { fields: { id: { type: 'string', id: 1 } } },
+            CancelImportJobResponse: { fields: { cancelled: { type: 'bool', id: 1 } } },
+            ListTemplatesRequest: { fields: {} },
+            ListTemplatesResponse: { fields: { templates: { rule: 'repeated', type: 'Template', id: 1 } } },
+            DeleteTemplateRequest: { fields: { name: { type: 'string', id: 1 } } },
+            DeleteTemplateResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
+            CloneFromTemplateRequest: {
+              oneofs: { _sizeBytes: { oneof: ['sizeBytes'] } },
+              fields: {
+                templateName: { type: 'string', id: 1 },
+                newVolumeName: { type: 'string', id: 2 },
+                sizeBytes: { type: 'uint64', id: 3, options: { proto3_optional: true } },
+                id: { type: 'string', id: 4 },
+              },
+            },
+            PromoteSnapshotRequest: {
+              fields: {
+                volumeName: { type: 'string', id: 1 },
+                snapshotName: { type: 'string', id: 2 },
+                templateName: { type: 'string', id: 3 },
+              },
+            },
+            WatchVolumesRequest: { fields: {} },
+            VolumeEvent: {
+              oneofs: { _volume: { oneof: ['volume'] } },
+              fields: {
+                volumeId: { type: 'string', id: 1 },
+                timestamp: { type: 'int64', id: 2 },
+                volume: { type: 'Volume', id: 3, options: { proto3_optional: true } },
+              },
+            },
+            WatchTemplatesRequest: { fields: {} },
+            TemplateEvent: {
+              oneofs: { _template: { oneof: ['template'] }, _importJob: { oneof: ['importJob'] } },
+              fields: {
+                templateId: { type: 'string', id: 1 },
+                timestamp: { type: 'int64', id: 2 },
+                template: { type: 'Template', id: 3, options: { proto3_optional: true } },
+                importJob: { type: 'ImportJob', id: 4, options: { proto3_optional: true } },
+              },
+            },
+          },
+        },
+      },
+    },
     zfsdev: {
       nested: {
         zvol: {
@@ -371,220 +585,6 @@ export const contract = {
                     import: { type: 'Import', id: 8 },
                   },
                 },
-              },
-            },
-          },
-        },
-      },
-    },
-    mvirt: {
-      nested: {
-        zfs: {
-          nested: {
-            ZfsService: {
-              methods: {
-                GetVersion: { requestType: 'GetVersionRequest', responseType: 'VersionInfo' },
-                GetPoolStats: { requestType: 'GetPoolStatsRequest', responseType: 'PoolStats' },
-                CreateVolume: { requestType: 'CreateVolumeRequest', responseType: 'Volume' },
-                ListVolumes: { requestType: 'ListVolumesRequest', responseType: 'ListVolumesResponse' },
-                GetVolume: { requestType: 'GetVolumeRequest', responseType: 'Volume' },
-                DeleteVolume: { requestType: 'DeleteVolumeRequest', responseType: 'DeleteVolumeResponse' },
-                ResizeVolume: { requestType: 'ResizeVolumeRequest', responseType: 'Volume' },
-                CreateSnapshot: { requestType: 'CreateSnapshotRequest', responseType: 'Snapshot' },
-                ListSnapshots: { requestType: 'ListSnapshotsRequest', responseType: 'ListSnapshotsResponse' },
-                DeleteSnapshot: {
-                  requestType: 'DeleteSnapshotRequest',
-                  responseType: 'DeleteSnapshotResponse',
-                },
-                RollbackSnapshot: { requestType: 'RollbackSnapshotRequest', responseType: 'Volume' },
-                ImportTemplate: { requestType: 'ImportTemplateRequest', responseType: 'ImportJob' },
-                GetImportJob: { requestType: 'GetImportJobRequest', responseType: 'ImportJob' },
-                ListImportJobs: {
-                  requestType: 'ListImportJobsRequest',
-                  responseType: 'ListImportJobsResponse',
-                },
-                CancelImportJob: {
-                  requestType: 'CancelImportJobRequest',
-                  responseType: 'CancelImportJobResponse',
-                },
-                ListTemplates: { requestType: 'ListTemplatesRequest', responseType: 'ListTemplatesResponse' },
-                DeleteTemplate: {
-                  requestType: 'DeleteTemplateRequest',
-                  responseType: 'DeleteTemplateResponse',
-                },
-                CloneFromTemplate: { requestType: 'CloneFromTemplateRequest', responseType: 'Volume' },
-                PromoteSnapshotToTemplate: {
-                  requestType: 'PromoteSnapshotRequest',
-                  responseType: 'Template',
-                },
-                WatchVolumes: {
-                  requestType: 'WatchVolumesRequest',
-                  responseType: 'VolumeEvent',
-                  responseStream: true,
-                },
-                WatchTemplates: {
-                  requestType: 'WatchTemplatesRequest',
-                  responseType: 'TemplateEvent',
-                  responseStream: true,
-                },
-              },
-            },
-            GetVersionRequest: { fields: {} },
-            VersionInfo: { fields: { version: { type: 'string', id: 1 } } },
-            GetPoolStatsRequest: { fields: {} },
-            PoolStats: {
-              fields: {
-                name: { type: 'string', id: 1 },
-                totalBytes: { type: 'uint64', id: 2 },
-                availableBytes: { type: 'uint64', id: 3 },
-                usedBytes: { type: 'uint64', id: 4 },
-                provisionedBytes: { type: 'uint64', id: 5 },
-                compressionRatio: { type: 'double', id: 6 },
-              },
-            },
-            Volume: {
-              fields: {
-                id: { type: 'string', id: 1 },
-                name: { type: 'string', id: 2 },
-                path: { type: 'string', id: 3 },
-                volsizeBytes: { type: 'uint64', id: 4 },
-                usedBytes: { type: 'uint64', id: 5 },
-                volblocksize: { type: 'uint64', id: 6 },
-                compressionRatio: { type: 'double', id: 7 },
-                createdAt: { type: 'string', id: 8 },
-                snapshots: { rule: 'repeated', type: 'Snapshot', id: 9 },
-              },
-            },
-            Snapshot: {
-              fields: {
-                id: { type: 'string', id: 1 },
-                name: { type: 'string', id: 2 },
-                fullName: { type: 'string', id: 3 },
-                usedBytes: { type: 'uint64', id: 4 },
-                createdAt: { type: 'string', id: 5 },
-              },
-            },
-            Template: {
-              fields: {
-                id: { type: 'string', id: 1 },
-                name: { type: 'string', id: 2 },
-                snapshotPath: { type: 'string', id: 3 },
-                sourceVolume: { type: 'string', id: 4 },
-                sizeBytes: { type: 'uint64', id: 5 },
-                createdAt: { type: 'string', id: 6 },
-                cloneCount: { type: 'uint32', id: 7 },
-              },
-            },
-            ImportJobState: {
-              values: {
-                IMPORT_JOB_STATE_UNSPECIFIED: 0,
-                IMPORT_JOB_STATE_PENDING: 1,
-                IMPORT_JOB_STATE_DOWNLOADING: 2,
-                IMPORT_JOB_STATE_CONVERTING: 3,
-                IMPORT_JOB_STATE_WRITING: 4,
-                IMPORT_JOB_STATE_COMPLETED: 5,
-                IMPORT_JOB_STATE_FAILED: 6,
-                IMPORT_JOB_STATE_CANCELLED: 7,
-              },
-            },
-            ImportJob: {
-              oneofs: {
-                _error: { oneof: ['error'] },
-                _template: { oneof: ['template'] },
-                _completedAt: { oneof: ['completedAt'] },
-              },
-              fields: {
-                id: { type: 'string', id: 1 },
-                templateName: { type: 'string', id: 2 },
-                source: { type: 'string', id: 3 },
-                state: { type: 'ImportJobState', id: 4 },
-                bytesWritten: { type: 'uint64', id: 5 },
-                totalBytes: { type: 'uint64', id: 6 },
-                error: { type: 'string', id: 7, options: { proto3_optional: true } },
-                template: { type: 'Template', id: 8, options: { proto3_optional: true } },
-                createdAt: { type: 'string', id: 9 },
-                completedAt: { type: 'string', id: 10, options: { proto3_optional: true } },
-              },
-            },
-            CreateVolumeRequest: {
-              oneofs: { _volblocksize: { oneof: ['volblocksize'] } },
-              fields: {
-                name: { type: 'string', id: 1 },
-                sizeBytes: { type: 'uint64', id: 2 },
-                volblocksize: { type: 'uint32', id: 3, options: { proto3_optional: true } },
-                id: { type: 'string', id: 4 },
-              },
-            },
-            ListVolumesRequest: { fields: {} },
-            ListVolumesResponse: { fields: { volumes: { rule: 'repeated', type: 'Volume', id: 1 } } },
-            GetVolumeRequest: { fields: { name: { type: 'string', id: 1 } } },
-            DeleteVolumeRequest: { fields: { name: { type: 'string', id: 1 } } },
-            DeleteVolumeResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
-            ResizeVolumeRequest: {
-              fields: { name: { type: 'string', id: 1 }, newSizeBytes: { type: 'uint64', id: 2 } },
-            },
-            CreateSnapshotRequest: {
-              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
-            },
-            ListSnapshotsRequest: { fields: { volumeName: { type: 'string', id: 1 } } },
-            ListSnapshotsResponse: { fields: { snapshots: { rule: 'repeated', type: 'Snapshot', id: 1 } } },
-            DeleteSnapshotRequest: {
-              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
-            },
-            DeleteSnapshotResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
-            RollbackSnapshotRequest: {
-              fields: { volumeName: { type: 'string', id: 1 }, snapshotName: { type: 'string', id: 2 } },
-            },
-            ImportTemplateRequest: {
-              oneofs: { _sizeBytes: { oneof: ['sizeBytes'] } },
-              fields: {
-                name: { type: 'string', id: 1 },
-                source: { type: 'string', id: 2 },
-                sizeBytes: { type: 'uint64', id: 3, options: { proto3_optional: true } },
-              },
-            },
-            GetImportJobRequest: { fields: { id: { type: 'string', id: 1 } } },
-            ListImportJobsRequest: { fields: { includeCompleted: { type: 'bool', id: 1 } } },
-            ListImportJobsResponse: { fields: { jobs: { rule: 'repeated', type: 'ImportJob', id: 1 } } },
-            CancelImportJobRequest: { fields: { id: { type: 'string', id: 1 } } },
-            CancelImportJobResponse: { fields: { cancelled: { type: 'bool', id: 1 } } },
-            ListTemplatesRequest: { fields: {} },
-            ListTemplatesResponse: { fields: { templates: { rule: 'repeated', type: 'Template', id: 1 } } },
-            DeleteTemplateRequest: { fields: { name: { type: 'string', id: 1 } } },
-            DeleteTemplateResponse: { fields: { deleted: { type: 'bool', id: 1 } } },
-            CloneFromTemplateRequest: {
-              oneofs: { _sizeBytes: { oneof: ['sizeBytes'] } },
-              fields: {
-                templateName: { type: 'string', id: 1 },
-                newVolumeName: { type: 'string', id: 2 },
-                sizeBytes: { type: 'uint64', id: 3, options: { proto3_optional: true } },
-                id: { type: 'string', id: 4 },
-              },
-            },
-            PromoteSnapshotRequest: {
-              fields: {
-                volumeName: { type: 'string', id: 1 },
-                snapshotName: { type: 'string', id: 2 },
-                templateName: { type: 'string', id: 3 },
-              },
-            },
-            WatchVolumesRequest: { fields: {} },
-            VolumeEvent: {
-              oneofs: { _volume: { oneof: ['volume'] } },
-              fields: {
-                volumeId: { type: 'string', id: 1 },
-                timestamp: { type: 'int64', id: 2 },
-                volume: { type: 'Volume', id: 3, options: { proto3_optional: true } },
-              },
-            },
-            WatchTemplatesRequest: { fields: {} },
-            TemplateEvent: {
-              oneofs: { _template: { oneof: ['template'] }, _importJob: { oneof: ['importJob'] } },
-              fields: {
-                templateId: { type: 'string', id: 1 },
-                timestamp: { type: 'int64', id: 2 },
-                template: { type: 'Template', id: 3, options: { proto3_optional: true } },
-                importJob: { type: 'ImportJob', id: 4, options: { proto3_optional: true } },
               },
             },
           },

@@ -62,18 +62,19 @@ export class Imports {
    */
   async recover(): Promise<string[]> {
     const done: string[] = [];
+    const { volumes, templates, unfinished } = await inventory(this.#keeper);
     for (const job of this.#journal.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
-      this.#journal.put({
-        ...job,
-        state: 'failed',
-        error: 'zvold ended in the middle of it',
-        completed: Date.now(),
-      });
-      done.push(`the import ${job.id} of "${job.name}" was cut off`);
+      // The pool knows better than a journal that was cut off.
+      const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
+      const end = whole
+        ? ({ state: 'completed' } as const)
+        : ({ state: 'failed', error: 'zvold ended in the middle of it' } as const);
+      this.#journal.put({ ...job, ...end, completed: Date.now() });
+      done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
     await rm(join(this.#options.folder, 'spool'), { recursive: true, force: true });
-    for (const { dataset } of (await inventory(this.#keeper)).unfinished) {
+    for (const { dataset } of unfinished) {
       if ([...this.#running.keys()].some((id) => dataset.endsWith(`/${id}`))) continue;
       await this.#keeper.zfs.change('zfs', 'destroy', '-r', dataset);
       done.push(`the unfinished ${dataset} was destroyed`);

@@ -348,4 +348,20 @@ describe('a daemon that was killed', () => {
     expect(await inventory(house.keeper)).toEqual({ volumes: [], templates: [], unfinished: [] });
     expect(await next.recover()).toEqual([]);
   });
+
+  it('after the last step, before its journal knew, is told that it was through', async () => {
+    await writeFile(join(images, 'disk.raw'), content);
+    let through = false;
+    house.fake.before = (argv) => {
+      through ||= argv.join(' ').startsWith('zfs inherit');
+      return through && argv[1] === 'list' ? new Promise(() => undefined) : Promise.resolve();
+    };
+    const { id } = await house.imports.start(wanted(), join(images, 'disk.raw'));
+    await expect.poll(() => through && house.fake.calls.at(-1)?.startsWith('zfs list')).toBe(true);
+    house.fake.before = () => undefined;
+    const next = house.anew();
+    expect((await next.recover())[0]).toContain(`the import ${id} of "disk" was through`);
+    expect(next.get(id)).toMatchObject({ state: 'completed', error: '' });
+    expect((await inventory(house.keeper)).templates).toMatchObject([{ id, name: 'disk' }]);
+  });
 });
