@@ -105,13 +105,8 @@ async function clone(
   origin: string,
   { name, id, size }: { readonly name: string; readonly id: string; readonly size: number | undefined },
 ): Promise<void> {
-  const dataset = `${pool}/${name}`;
-  await zfs.change('zfs', 'clone', '-o', `${property.volumeId}=${id}`, origin, dataset);
-  if (size === undefined) return;
-  try {
-    await zfs.change('zfs', 'set', `volsize=${size}`, dataset);
-  } catch (error) {
-    await zfs.change('zfs', 'destroy', dataset);
-    throw error;
-  }
+  // In one call, so that there is never a clone of the wrong size.
+  const grown = size === undefined ? [] : ['-o', `volsize=${size}`];
+  const words = ['-o', `${property.volumeId}=${id}`, ...grown, origin, `${pool}/${name}`];
+  await zfs.change('zfs', 'clone', ...words);
 }
