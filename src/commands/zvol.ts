@@ -5,7 +5,7 @@ import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
 import { table } from '../ui/table.ts';
 import type { ZvoldClient } from '../zvol/api.ts';
-import { connectZvold } from '../zvol/client.ts';
+import { connectZvold } from '../zvol/connect.ts';
 import type { Volume, Watched } from '../zvol/messages.ts';
 import { proxyTo } from '../zvol/proxy.ts';
 import type { GlobalOptions, Session } from './session.ts';

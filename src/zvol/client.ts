@@ -7,8 +7,6 @@ import {
 } from '@grpc/grpc-js';
 import { fromJSON, type ServiceDefinition } from '@grpc/proto-loader';
 import { Failure, type FailureReason } from '../core/errors.ts';
-import type { InstanceName } from '../core/names.ts';
-import type { Context } from '../host/context.ts';
 import { contract } from '../zvold/contract.ts';
 import type { ZvoldClient } from './api.ts';
 import type {
@@ -21,20 +19,12 @@ import type {
   Volume,
   Watched,
 } from './messages.ts';
-import { proxyTo, type Proxy } from './proxy.ts';
+import type { Proxy } from './proxy.ts';
 
 /** Milliseconds for one call: ZFS's own limit in the guest, and the way there. */
 const callDeadline = 660_000;
 
-/**
- * Opens a way to the volume manager in a running machine.
- * @throws Failure `wrong-state` for a machine that does not run, `guest` for one that can't be reached
- */
-export async function connectZvold(ctx: Context, name: InstanceName): Promise<ZvoldClient> {
-  return clientOver(await proxyTo(ctx, name), name, ctx.signal);
-}
-
-/** As `connectZvold`, over a socket that is there. */
+/** A client of zvold's own contract, over a socket that leads to it; `name` is the machine's, for messages. */
 export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): ZvoldClient {
   const definition = fromJSON(contract as unknown as Parameters<typeof fromJSON>[0], {
     longs: Number,

@@ -2,7 +2,7 @@
 import { parseName } from '../core/names.ts';
 import { openContext } from '../host/open-context.ts';
 import type { ConnectOptions, ZvoldClient } from './api.ts';
-import { connectZvold } from './client.ts';
+import { connectZvold } from './connect.ts';
 
 export type * from './api.ts';
 export type * from './messages.ts';
