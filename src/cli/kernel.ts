@@ -30,6 +30,7 @@ export function declareKernel(program: Command, perform: Perform): void {
     .option('--jobs <n>', 'compilers at once (default: one for each processor)', wholeNumber)
     .option('--output <folder>', 'where the archive goes', '.')
     .addOption(new Option('--builder <builder>', 'where it is built').choices(['vm', 'chroot']).default('vm'))
+    .addOption(new Option('--driver <driver>', 'what runs the machine').choices(['qemu', 'lima']))
     .option('--delete-after [when]', 'delete the machine once the archive is safe; =always: on failure too')
     .option('--keep', 'leave the place there, whatever happens')
     .option('--resume', 'go on from the last finished phase of a build that failed')

@@ -10,6 +10,8 @@ import type { GlobalOptions, Session } from './session.ts';
 export interface BuildKernelOptions extends GlobalOptions, RequestOptions {
   readonly output?: string;
   readonly builder?: string;
+  /** What runs the machine; the same choice as `up` has. */
+  readonly driver?: string;
   /** True, or `always`: even if the build fails. */
   readonly deleteAfter?: boolean | string;
   readonly keep?: boolean;
@@ -28,7 +30,7 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
   const timeout = parseDuration(options.timeout ?? '24h');
   const request = await parseRequest(options);
   const builder = options.builder === 'chroot' ? 'chroot' : 'vm';
-  checkDeletion(options);
+  checkChoices(options);
   const output = resolve(options.output ?? '.');
   if (options.installDeps) {
     const { installDependencies } = await import('../doctor/fix.ts');
@@ -46,6 +48,7 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
     output,
     builder,
     jobsAsked: options.jobs !== undefined,
+    ...(options.driver === undefined ? {} : { driver: options.driver }),
     // A root file system is nothing to come back to; a machine is, unless it shall go.
     keep: options.keep === true || (builder === 'vm' && options.deleteAfter === undefined),
     keepInterrupted: options.keep === true,
@@ -61,7 +64,9 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
 }
 
 /** @throws Failure `usage` */
-function checkDeletion({ deleteAfter, keep }: BuildKernelOptions): void {
+function checkChoices({ deleteAfter, keep, builder, driver }: BuildKernelOptions): void {
+  if (driver !== undefined && builder === 'chroot')
+    throw new Failure('usage', '--driver and --builder chroot exclude each other: there is no machine');
   if (typeof deleteAfter === 'string' && deleteAfter !== 'always') {
     throw new Failure('usage', `--delete-after=${deleteAfter}: it is "always", or nothing`, {
       hint: '--delete-after deletes when the archive is safe, --delete-after=always on failure too',

@@ -33,6 +33,8 @@ export interface KernelBuildOptions {
   readonly deleteAlways: boolean;
   readonly overcommit: boolean;
   readonly mirror?: string | undefined;
+  /** What runs the machine, if that was chosen. */
+  readonly driver?: string | undefined;
   readonly deadline: Deadline;
   readonly tell?: ((line: string) => void) | undefined;
 }

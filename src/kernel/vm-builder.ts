@@ -1,6 +1,6 @@
 import { appendFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
-import { availableParallelism, freemem } from 'node:os';
+import { availableParallelism, freemem, totalmem } from 'node:os';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { PassThrough, Readable } from 'node:stream';
@@ -17,6 +17,7 @@ import { hostArchitecture } from '../qemu/binary.ts';
 import { resolveSpec } from '../template/resolve.ts';
 import type { Spec } from '../template/spec.ts';
 import { channelTo, remove, up } from '../vm/lifecycle.ts';
+import { driverName } from '../vm/drivers.ts';
 import { mainDisk } from '../vm/machine-files.ts';
 import { inspect, requireInstance } from '../vm/store.ts';
 import type { Builder, Phase, PhaseOptions } from './builder.ts';
@@ -27,6 +28,8 @@ import { layOutWork } from './workfiles.ts';
 export interface MachineOptions {
   readonly overcommit: boolean;
   readonly mirror?: string | undefined;
+  /** What runs the machine, if that was chosen. */
+  readonly driver?: string | undefined;
   /** Jobs were asked for, and are not simply the host's processors. */
   readonly jobsAsked: boolean;
 }
@@ -47,7 +50,7 @@ export async function vmBuilder(
   const paths = ctx.paths.build(id);
   const name = machineName(id);
   const present = await inspect(ctx, name);
-  const spec = present?.instance?.spec ?? (await specFor(ctx, name));
+  const spec = present?.instance?.spec ?? (await specFor(ctx, name, options.driver));
   await tellOfEmulation(ctx, spec);
   const deadline = () => deadlineIn(bootDeadline);
   const how = { deadline, overcommit: options.overcommit, cold: true };
@@ -87,15 +90,23 @@ export function machineName(id: string): InstanceName {
 }
 
 /** The template, scaled down to what this host has, which is said. @throws Failure `unsupported` for too little memory */
-async function specFor(ctx: Context, name: InstanceName): Promise<Spec> {
-  const asked = await resolveSpec('kernel-build', { name });
-  const host = { cpus: availableParallelism(), freeMemory: freemem() };
+async function specFor(ctx: Context, name: InstanceName, driver: string | undefined): Promise<Spec> {
+  const chosen = driver === undefined ? { name } : { name, driver };
+  const asked = await resolveSpec('kernel-build', chosen);
+  const host = { cpus: availableParallelism(), freeMemory: availableMemory() };
   const { cpus, memory, notices } = scaledTo(host, asked);
   for (const text of notices) ctx.emit({ type: 'notice', level: 'info', text });
-  return resolveSpec('kernel-build', { name, cpus, memory: exactBytes(memory) });
+  return resolveSpec('kernel-build', { ...chosen, cpus, memory: exactBytes(memory) });
+}
+
+/** Bytes. What macOS calls free is what nothing was ever read into; half of the memory is a fair guess there. */
+function availableMemory(): number {
+  return process.platform === 'darwin' ? totalmem() / 2 : freemem();
 }
 
 async function tellOfEmulation(ctx: Context, spec: Spec): Promise<void> {
+  // There Lima runs it with vz, which is never emulated.
+  if (process.platform === 'darwin' && driverName(ctx, spec) === 'lima') return;
   const { accelerator } = await chooseAccelerator(ctx, {
     architecture: hostArchitecture(),
     choice: spec.accelerator,

@@ -105,12 +105,16 @@ async function create(ctx: Context, spec: Spec, state: State, limaVersion: LimaV
   return { name: spec.name, spec, state: created };
 }
 
-/** The cloud image that was built on this host, if there is one: Lima then downloads nothing. */
-async function localImage(ctx: Context, { image }: Spec): Promise<string | undefined> {
-  if (isCloudImage(image) || image.flavour !== 'zfs') return undefined;
+/** The cloud image that was built on this host, the one with the wanted tools first: Lima then downloads nothing. */
+async function localImage(ctx: Context, { image, buildTools }: Spec): Promise<string | undefined> {
+  if (isCloudImage(image)) return undefined;
   const { suite } = image;
   try {
-    return (await findImage(ctx, await recipeOf({ flavour: 'cloud', suite })))?.disk;
+    for (const tools of buildTools ? [true, false] : [false]) {
+      const found = await findImage(ctx, await recipeOf({ flavour: 'cloud', suite, tools }));
+      if (found) return found.disk;
+    }
+    return undefined;
   } catch (error) {
     if (error instanceof Failure && error.reason === 'unsupported') return undefined;
     throw error;

@@ -26,9 +26,12 @@ export function limaSnapshots(ctx: Context, channel: (instance: Instance) => Cha
     revert: (machine, { name }) => run(ctx, 'apply', machine, name),
     checkRestore: (machine, snapshot) => checkRestore(ctx, machine, snapshot),
     restore: async (machine, { name }, _undo, deadline) => {
+      const way = channel(machine.instance);
+      // A guest of before knows nothing of a connection that was made since: whoever kept it would wait in vain.
+      await way.close();
       await run(ctx, 'apply', machine, name);
-      await setClock(ctx, channel(machine.instance));
-      await requirePool(ctx, machine.instance, channel(machine.instance), deadline);
+      await setClock(ctx, way);
+      await requirePool(ctx, machine.instance, way, deadline);
       return machine.instance;
     },
   };

@@ -60,6 +60,24 @@ describe('a machine that limactl runs', () => {
     expect(await zfsdev('delete', name)).toMatchObject({ exitCode: 4 });
   });
 
+  it('goes back to a snapshot with its memory, without a boot', async () => {
+    const boot = await guest('cat', '/proc/sys/kernel/random/boot_id');
+    const write = (word: string): Promise<string> =>
+      guest('sh', '-c', `echo ${word} >/testpool/state && zpool sync && sync`);
+    await write('before');
+    const create = await zfsdev('snapshot', 'create', name, 'at-work', '--memory');
+    expect({ exitCode: create.exitCode, stderr: create.stderr }).toMatchObject({ exitCode: 0 });
+    await write('after');
+    const load = await zfsdev('snapshot', 'load', name, 'at-work');
+    expect({ exitCode: load.exitCode, stderr: load.stderr }).toMatchObject({ exitCode: 0 });
+    expect(await guest('cat', '/testpool/state')).toBe('before');
+    expect(await guest('cat', '/proc/sys/kernel/random/boot_id')).toBe(boot);
+    expect(await guest('zpool', 'status', '-x')).toBe('all pools are healthy');
+    expect((await zfsdev('snapshot', 'list', name)).stdout).toMatch(/^at-work /m);
+    expect(await zfsdev('snapshot', 'delete', name, 'at-work')).toMatchObject({ exitCode: 0 });
+    expect((await zfsdev('snapshot', 'list', name)).stdout).not.toContain('at-work');
+  });
+
   it('gives room back by trim, stops, and does so by compact', async () => {
     await guest('sh', '-c', 'head -c 64M /dev/urandom >/root/junk; sync');
     const { actualBytes: full } = await diskOf(zfsdev, name);

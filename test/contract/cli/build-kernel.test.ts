@@ -20,6 +20,13 @@ it.each<[string, readonly string[], RegExp, number]>([
   ['a checksum that is none', ['--source', 'https://a.example/x', '--sha256', '12'], /--sha256/, 2],
   ['a localversion that can not be one', ['--localversion', 'a b'], /--localversion/, 2],
   ['a builder that is none', ['--builder', 'cloud'], /--builder/, 2],
+  ['a driver that is none', ['--driver', 'xen'], /--driver/, 2],
+  [
+    'a driver where there is no machine',
+    ['--driver', 'lima', '--builder', 'chroot'],
+    /exclude each other/,
+    2,
+  ],
   ['both to keep and to delete', ['--keep', '--delete-after'], /--keep and --delete-after/, 2],
   ['to delete at another time', ['--delete-after=never'], /"always", or nothing/, 2],
   ['a time that is none', ['--timeout', 'long'], /"long" is not a time span/, 2],

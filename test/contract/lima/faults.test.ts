@@ -174,6 +174,17 @@ describe('a limactl that is no help', () => {
     });
   });
 
+  it('hangs when asked for its version: given up after half a minute, with nothing made', async () => {
+    const hangs = await house.lima(['--version'], undefined, { hangs: true });
+    const ctx = await house.play({ limactl: [hangs] });
+    await expect(house.up(ctx)).rejects.toMatchObject({
+      reason: 'deadline',
+      exitCode: 124,
+      message: expect.stringMatching(/limactl.*30 s/) as string,
+    });
+    await expectNothingMade(ctx);
+  }, 120_000);
+
   it('hangs at stop: ended at the deadline', async () => {
     await house.runningMachine();
     const hangs = await house.lima(['stop', machine], undefined, { hangs: true });

@@ -1,4 +1,4 @@
-import { copyFile } from 'node:fs/promises';
+import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseSnapshotName } from '../../../src/core/snapshot-name.ts';
@@ -39,6 +39,15 @@ async function disks(version: LimaVersion): Promise<{ disk: string; without: str
   call('qemu-img', 'snapshot', '-c', name, having);
   await copyFile(without, disk);
   return { disk, without, with: having };
+}
+
+/** Has the one snapshot of a disk say that a machine's memory is in it. */
+async function claimMemory(disk: string): Promise<void> {
+  const bytes = await readFile(disk);
+  const entry = Number(bytes.readBigUInt64BE(64));
+  bytes.writeUInt32BE(4096, entry + 32);
+  bytes.writeBigUInt64BE(4096n, entry + 40);
+  await writeFile(disk, bytes);
 }
 
 describe.each(versions)('snapshots by limactl %s', (version) => {
@@ -143,6 +152,26 @@ describe.each(versions)('snapshots by limactl %s', (version) => {
     expect(loaded).toMatchObject({ machine: 'restarted' });
     const order = (await house.limactlCalls()).map((call) => call.split(' ')[0]);
     expect(order).toEqual(['stop', 'snapshot', 'start']);
+  });
+
+  it('with memory are loaded while it runs, over no connection that the guest of then does not know', async () => {
+    await house.runningMachine();
+    const files = await disks(version);
+    await claimMemory(files.with);
+    await copyFile(files.with, files.disk);
+    const ctx = await house.play({
+      limactl: [await lists(), await snapshot('apply', 'apply')],
+      ssh: [
+        house.ssh('root', ['-O', 'exit', `root@lima-${machine}`]),
+        inGuest(/date/),
+        inGuest(/zpool list/, 'ONLINE\n'),
+      ],
+    });
+    expect(await loadSnapshot(ctx, machine, 's1', how)).toMatchObject({ machine: 'resumed' });
+    const calls = await house.calls();
+    expect(calls.findIndex((words) => words.includes('-O exit'))).toBeLessThan(
+      calls.findIndex((words) => words.includes('snapshot apply')),
+    );
   });
 
   it('are refused for a machine that Lima runs with vz, in words that name what can', async () => {

@@ -73,6 +73,11 @@ export class LimaHouse {
     return testContext({ path, folder: this.root, ...more, env });
   }
 
+  /** All calls of programs so far, in their order. */
+  async calls(): Promise<string[]> {
+    return ((await this.#stage.present?.calls()) ?? []).map((words) => words.join(' '));
+  }
+
   /** The calls of limactl so far, without the flags that are always there. */
   async limactlCalls(): Promise<string[]> {
     const calls = (await this.#stage.present?.calls()) ?? [];
