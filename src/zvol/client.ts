@@ -83,6 +83,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
         requestSerialize,
         responseDeserialize,
         (error, response) => {
+          signal.removeEventListener('abort', cancel);
           if (error) reject(explain(error));
           else resolve((response as { import: Import }).import);
         },

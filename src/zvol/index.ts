@@ -1,4 +1,5 @@
 // For scripts: import { connect } from 'zfsdev/zvol'. docs/volumes.md has an example, which a test runs.
+import { setMaxListeners } from 'node:events';
 import { parseName } from '../core/names.ts';
 import { openContext } from '../host/open-context.ts';
 import type { ConnectOptions, ZvoldClient } from './api.ts';
@@ -14,6 +15,8 @@ export type * from './messages.ts';
  */
 export async function connect(instance: string, options: ConnectOptions = {}): Promise<ZvoldClient> {
   const { home, signal = new AbortController().signal } = options;
+  // Scripts may have any number of calls under way.
+  setMaxListeners(0, signal);
   const env = home === undefined ? process.env : { ...process.env, ZFSDEV_HOME: home };
   return connectZvold(openContext({ env, signal, emit: () => undefined }), parseName(instance));
 }

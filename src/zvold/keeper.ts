@@ -42,6 +42,27 @@ export async function volumeOf(keeper: Keeper, word: string): Promise<Volume> {
   return byName ?? findVolume(await takeInventory(keeper.zfs, keeper.pool), word);
 }
 
+/**
+ * Does something to a volume while nobody else does, and holds further locks for it. A name costs one question to ZFS, an id
+ * a second one, as the lock is that of the name.
+ * @throws ZvolError `NOT_FOUND`, `UNAVAILABLE`
+ */
+export async function withVolume<T>(
+  keeper: Keeper,
+  word: string,
+  locks: readonly string[],
+  work: (volume: Volume) => Promise<T>,
+): Promise<T> {
+  for (let name = word; ;) {
+    const outcome = await keeper.locks.holding([lockOf.volume(name), ...locks], async () => {
+      const volume = await volumeOf(keeper, word);
+      return volume.name === name ? { value: await work(volume) } : { name: volume.name };
+    });
+    if ('value' in outcome) return outcome.value;
+    ({ name } = outcome);
+  }
+}
+
 /** The caller's id, or a new one. @throws ZvolError `INVALID_ARGUMENT` */
 export function idFor(asked: string): string {
   if (asked === '') return randomUUID();

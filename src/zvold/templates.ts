@@ -1,6 +1,6 @@
 import { ZvolError } from './errors.ts';
-import { findSnapshot, findTemplate, findVolume, ownFolder, property } from './inventory.ts';
-import { idFor, inventory, lockOf, refuseFor, volumeOf, type Keeper } from './keeper.ts';
+import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
+import { idFor, inventory, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
 import type { Template, Volume } from './model.ts';
 import { alignSize, checkName } from './names.ts';
 import { make } from './volumes.ts';
@@ -12,10 +12,9 @@ export async function createTemplate(
 ): Promise<Template> {
   checkName('the template', wanted.name, '');
   const id = idFor(wanted.id);
-  const { name: volumeName } = await volumeOf(keeper, wanted.volume);
-  return keeper.locks.holding([lockOf.volume(volumeName), lockOf.templates], async () => {
+  return withVolume(keeper, wanted.volume, [lockOf.templates], async (volume) => {
+    const snapshot = findSnapshot(volume, wanted.snapshot);
     const all = await inventory(keeper);
-    const snapshot = findSnapshot(findVolume(all, volumeName), wanted.snapshot);
     const present = all.templates.find((each) => each.name === wanted.name || each.id === id);
     if (present?.id === id && present.name === wanted.name && present.snapshot.fullName === snapshot.fullName)
       return present;
@@ -48,9 +47,9 @@ export async function deleteTemplate(keeper: Keeper, word: string): Promise<void
     if (dataset.startsWith(`${keeper.pool}/${ownFolder}/`))
       await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
     else {
-      // Without its name it is no template any more, whatever comes of the id.
-      await keeper.zfs.change('zfs', 'inherit', property.template, snapshot.fullName);
-      await keeper.zfs.change('zfs', 'inherit', property.templateId, snapshot.fullName);
+      // Both in one call, which inherit can't: what has no name is no template.
+      const none = [`${property.template}=`, `${property.templateId}=`];
+      await keeper.zfs.change('zfs', 'set', ...none, snapshot.fullName);
     }
     keeper.hub.tell({ kind: 'template-deleted', id });
   });

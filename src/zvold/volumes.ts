@@ -1,4 +1,4 @@
-import { inventory, idFor, lockOf, refuseFor, requirePool, volumeOf, type Keeper } from './keeper.ts';
+import { inventory, idFor, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import { ZvolError } from './errors.ts';
 import { property, readVolume } from './inventory.ts';
 import type { Snapshot, Volume } from './model.ts';
@@ -81,15 +81,14 @@ export async function present(keeper: Keeper, name: string): Promise<Volume> {
 }
 
 /** Does something to a volume while nobody else does, tells watchers, and gives what it is then. */
-export async function changing(
+export function changing(
   keeper: Keeper,
   word: string,
   work: (volume: Volume) => Promise<void>,
 ): Promise<Volume> {
-  const { name } = await volumeOf(keeper, word);
-  return keeper.locks.holding([lockOf.volume(name)], async () => {
-    await work(await volumeOf(keeper, name));
-    const volume = await present(keeper, name);
+  return withVolume(keeper, word, [], async (before) => {
+    await work(before);
+    const volume = await present(keeper, before.name);
     keeper.hub.tell({ kind: 'volume', volume });
     return volume;
   });
@@ -111,10 +110,9 @@ export function resizeVolume(keeper: Keeper, word: string, asked: number): Promi
 /** Gives a volume another name. @throws ZvolError `ALREADY_EXISTS`, `FAILED_PRECONDITION` while it is used */
 export async function renameVolume(keeper: Keeper, word: string, newName: string): Promise<Volume> {
   checkName('the volume', newName, `${keeper.pool}/`);
-  const { name } = await volumeOf(keeper, word);
-  if (name === newName) return volumeOf(keeper, name);
-  return keeper.locks.holding([lockOf.volume(name), lockOf.volume(newName)], async () => {
-    const volume = await volumeOf(keeper, name);
+  return withVolume(keeper, word, [lockOf.volume(newName)], async (volume) => {
+    const { name } = volume;
+    if (name === newName) return volume;
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
     await keeper.zfs.change('zfs', 'rename', volume.dataset, `${keeper.pool}/${newName}`);
     await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${newName}`, true);
@@ -126,10 +124,7 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
 
 /** Deletes a volume with its snapshots. @throws ZvolError `FAILED_PRECONDITION` with all that stands in the way */
 export async function deleteVolume(keeper: Keeper, word: string): Promise<void> {
-  const { name } = await volumeOf(keeper, word);
-  await keeper.locks.holding([lockOf.volume(name), lockOf.templates], async () => {
-    const volume = await volumeOf(keeper, name);
-    const { dataset, path, snapshots, id } = volume;
+  await withVolume(keeper, word, [lockOf.templates], async ({ name, dataset, path, snapshots, id }) => {
     refuseFor(`the volume "${name}" can't be deleted`, [
       ...(await keeper.machine.usersOf(path)),
       ...snapshots.flatMap((snapshot) => obstaclesTo(keeper, snapshot)),
