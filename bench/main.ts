@@ -5,6 +5,7 @@ import { commandLineFigures } from './command-line.ts';
 import { machineFigures } from './machine.ts';
 import { reclaimFigures } from './reclaim.ts';
 import { usageFigures } from './usage.ts';
+import { zvoldFigures } from './zvold.ts';
 import { describeMachine, renderTable, type Figure } from './report.ts';
 
 // Usage: npm run bench [-- --quick]   writes bench/results.json and prints a Markdown table.
@@ -17,7 +18,12 @@ try {
     ...(await commandLineFigures()),
     ...(quick
       ? []
-      : [...(await usageFigures()), ...(await machineFigures(home)), ...(await reclaimFigures(home))]),
+      : [
+          ...(await usageFigures()),
+          ...(await machineFigures(home)),
+          ...(await reclaimFigures(home)),
+          ...(await zvoldFigures(home)),
+        ]),
   ];
   const document = { machine: describeMachine(), date: new Date().toISOString().slice(0, 10), figures };
   await mkdir('bench', { recursive: true });

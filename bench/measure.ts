@@ -28,7 +28,28 @@ export interface Pair {
 export function inTurn(runs: number, a: () => number, b: () => number): Pair {
   a();
   b();
-  const pairs = Array.from({ length: runs }, () => ({ a: a(), b: b() }));
+  return pairOf(Array.from({ length: runs }, () => ({ a: a(), b: b() })));
+}
+
+/** As `inTurn`, for work whose time is taken here. */
+export async function inTurnAsync(
+  runs: number,
+  a: () => Promise<unknown>,
+  b: () => Promise<unknown>,
+): Promise<Pair> {
+  const timed = async (work: () => Promise<unknown>): Promise<number> => {
+    const begin = performance.now();
+    await work();
+    return (performance.now() - begin) / 1000;
+  };
+  await a();
+  await b();
+  const pairs = [];
+  for (let run = 0; run < runs; run += 1) pairs.push({ a: await timed(a), b: await timed(b) });
+  return pairOf(pairs);
+}
+
+function pairOf(pairs: readonly { readonly a: number; readonly b: number }[]): Pair {
   return {
     a: median(pairs.map((pair) => pair.a)),
     b: median(pairs.map((pair) => pair.b)),

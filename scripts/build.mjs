@@ -1,12 +1,40 @@
 // Bundles the command line into dist/: one entry, one chunk a command, so that each command loads only what it needs.
 import { build } from 'esbuild';
-import { chmod, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import protobuf from 'protobufjs';
+import typescript from 'typescript';
 
 const { version } = JSON.parse(await readFile('package.json', 'utf8'));
 
+// Two of gRPC's own services read their contracts from files beside themselves, which a bundle does not have: they get them
+// as they would have read them.
+const inlineContracts = {
+  name: 'inline-contracts',
+  setup({ onLoad }) {
+    const contracts = {
+      'grpc-health-check/build/src/health.js': 'grpc-health-check/proto/health/v1/health.proto',
+      ...Object.fromEntries(
+        ['v1', 'v1alpha'].map((name) => [
+          `@grpc/reflection/build/src/implementations/reflection-${name}.js`,
+          `@grpc/reflection/build/proto/grpc/reflection/${name}/reflection.proto`,
+        ]),
+      ),
+    };
+    for (const [module, file] of Object.entries(contracts)) {
+      onLoad({ filter: new RegExp(`/node_modules/${module.replaceAll('.', '\\.')}$`) }, async ({ path }) => {
+        const contract = JSON.stringify((await protobuf.load(`node_modules/${file}`)).toJSON());
+        const text = await readFile(path, 'utf8');
+        const inlined = text.replace(/\bloadSync(\)?)\((?:'[^']+'|protoPath), /, `fromJSON$1(${contract}, `);
+        if (inlined === text) throw new Error(`${module} reads its contract in another way now`);
+        return { contents: inlined };
+      });
+    }
+  },
+};
+
 await rm('dist', { recursive: true, force: true });
 await build({
-  entryPoints: { zfsdev: 'src/main.ts' },
+  entryPoints: { zfsdev: 'src/main.ts', zvol: 'src/zvol/index.ts' },
   outdir: 'dist',
   bundle: true,
   splitting: true,
@@ -37,4 +65,25 @@ await build({
   target: 'node20',
   minify: true,
 });
+// The guest's volume manager: one file as well, with its libraries.
+await build({
+  entryPoints: { zvold: 'src/zvold/main.ts' },
+  outdir: 'dist/guest',
+  outExtension: { '.js': '.cjs' },
+  bundle: true,
+  format: 'cjs',
+  platform: 'node',
+  target: 'node20',
+  minify: true,
+  legalComments: 'linked',
+  define: { ZFSDEV_VERSION: JSON.stringify(version) },
+  plugins: [inlineContracts],
+});
+// What a script that imports zfsdev/zvol is checked against.
+for (const name of ['index', 'api', 'messages']) {
+  const source = await readFile(`src/zvol/${name}.ts`, 'utf8');
+  const { outputText } = typescript.transpileDeclaration(source, { fileName: `${name}.ts` });
+  await mkdir('dist/types', { recursive: true });
+  await writeFile(`dist/types/${name}.d.ts`, outputText.replaceAll(/(from '\.\/\w+)\.ts'/g, "$1.js'"));
+}
 await chmod('dist/zfsdev.js', 0o755);

@@ -30,6 +30,7 @@ if (absent.length > 0 && !isAbsent('apt-get')) {
 }
 run('npm', ['run', '--silent', 'typecheck']);
 run('npm', ['run', '--silent', 'lint']);
+run('npm', ['run', '--silent', 'lint:proto']);
 const lanes = ['unit', 'contract', 'vm'].map((lane) => `--project=${lane}`);
 const reporters = ['default', './test/count-reporter.ts'].map((reporter) => `--reporter=${reporter}`);
 run('node_modules/.bin/vitest', ['run', ...lanes, ...reporters]);

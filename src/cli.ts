@@ -8,6 +8,7 @@ import type { Perform } from './cli/options.ts';
 import { declareSnapshot } from './cli/snapshot.ts';
 import { declareStorage } from './cli/storage.ts';
 import { declareWarm } from './cli/warm.ts';
+import { declareZvol } from './cli/zvol.ts';
 
 declare const ZFSDEV_VERSION: string;
 
@@ -42,6 +43,7 @@ Try:
   declareKernel(program, perform);
   declareSnapshot(program, perform);
   declareStorage(program, perform);
+  declareZvol(program, perform);
   declareHost(program, perform);
   for (const command of subcommands(program)) takeGlobalOptions(command, program);
   return program;

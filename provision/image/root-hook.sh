@@ -44,7 +44,7 @@ MASKED_GENERATORS='
   systemd-tpm2-generator systemd-bless-boot-generator zfs-mount-generator systemd-factory-reset-generator
 '
 ENABLED='zfsdev-started.service zfsdev-udev.service zfsdev-pool.service zfsdev-grow.service zfsdev-ready.service
-  zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket'
+  zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket zfsdev-zvold.socket'
 
 install_pool() {
   install -m 0755 "$work/pool.sh" "$root/usr/lib/zfsdev/pool.sh"

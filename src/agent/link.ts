@@ -9,6 +9,7 @@ export class Link {
   readonly socket: Socket;
   readonly #decoder: FrameDecoder;
   #leftover: Buffer;
+  #take: ((chunk: Buffer) => void) | undefined;
 
   /** `leftover` came after the handshake, in the same packet. */
   constructor(socket: Socket, limits: FrameLimits, leftover: Buffer) {
@@ -32,8 +33,16 @@ export class Link {
     const leftover = this.#leftover;
     this.#leftover = nothing;
     if (leftover.length > 0) take(leftover);
+    this.#take = take;
     this.socket.on('data', take);
     this.socket.resume();
+  }
+
+  /** Reads no more frames: what comes from now on is the caller's. */
+  release(): Socket {
+    if (this.#take) this.socket.off('data', this.#take);
+    this.socket.pause();
+    return this.socket;
   }
 
   /** Sends a frame; false asks the caller to wait for the socket's `drain`. */

@@ -92,8 +92,16 @@ export interface Adoption {
 /** What a machine must learn that stood still, or that was taken back to an earlier moment. */
 export type Awakening = Pick<Adoption, 'time' | 'entropy'>;
 
+/** Asks for a way to a socket of the guest; after the answer the connection carries its bytes and no frames. */
+export interface ConnectRequest {
+  readonly kind: 'connect';
+  /** Of a Unix socket. */
+  readonly path: string;
+}
+
 export type Request =
   | ExecRequest
+  | ConnectRequest
   | ({ readonly kind: 'adopt' } & Adoption)
   | ({ readonly kind: 'awaken' } & Awakening)
   | { readonly kind: 'facts' };

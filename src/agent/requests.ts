@@ -13,6 +13,11 @@ export function parseRequest(payload: Buffer): Request {
       return { kind: 'adopt', ...parseAdoption(value) };
     case 'awaken':
       return { kind: 'awaken', ...parseAwakening(value) };
+    case 'connect': {
+      const path = value['path'];
+      if (!isPlain(path) || !path.startsWith('/')) throw new Error('path is that of a socket');
+      return { kind: 'connect', path };
+    }
     case 'facts':
       return { kind: 'facts' };
     default:

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { adopt, awaken, StepError } from './adopt.ts';
+import { leadTo } from './connect.ts';
 import { under, type AgentConfig } from './config.ts';
 import { runCommand } from './exec.ts';
 import { readFacts } from './facts.ts';
@@ -117,6 +118,7 @@ function serve(agent: Agent, link: Link, known: () => void): void {
       if (frame.type !== FrameType.request) throw new Error('the first frame is the request');
       const request = parseRequest(frame.payload);
       if (request.kind === 'exec') handle = runCommand(link, request, agent);
+      else if (request.kind === 'connect') leadTo(link, request.path, (error) => refuse(link, error));
       else void reply(agent, link, request, arrived);
     } catch (error) {
       refuse(link, error);
@@ -128,7 +130,7 @@ function serve(agent: Agent, link: Link, known: () => void): void {
 async function reply(
   agent: Agent,
   link: Link,
-  request: Exclude<Request, { kind: 'exec' }>,
+  request: Exclude<Request, { kind: 'exec' | 'connect' }>,
   arrived: number,
 ): Promise<void> {
   try {

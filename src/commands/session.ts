@@ -1,8 +1,7 @@
 import { Failure } from '../core/errors.ts';
 import type { Emit } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
-import { resolvePaths } from '../host/paths.ts';
-import { createAttach, createRun } from '../host/run.ts';
+import { openContext } from '../host/open-context.ts';
 import { failureDocument, renderFailure } from '../ui/failure.ts';
 import { jsonProgress, plainProgress, quietProgress, type Progress } from '../ui/progress.ts';
 import { painter, wantsColor, type Paint } from '../ui/style.ts';
@@ -39,7 +38,7 @@ export async function openSession(
   signal: AbortSignal,
 ): Promise<Session> {
   const { stdout, stderr } = process;
-  const env = withSystemPrograms(process.env);
+  const { env } = process;
   const json = options.json === true;
   const paint = painter(wantsColor(stdout, env, options.color));
   const paintError = painter(wantsColor(stderr, env, options.color));
@@ -53,17 +52,8 @@ export async function openSession(
   const verbose = options.verbose
     ? { verbose: (command: string) => toStderr(`${paintError('faint', `$ ${command}`)}\n`) }
     : {};
-  const dryRun = options.dryRun === true;
   return {
-    ctx: {
-      env,
-      paths: resolvePaths(env),
-      run: createRun({ env, dryRun, ...verbose }),
-      attach: createAttach({ env, ...verbose }),
-      emit,
-      signal,
-      dryRun,
-    },
+    ctx: openContext({ env, emit, signal, dryRun: options.dryRun === true, ...verbose }),
     json,
     paint,
     width: stdout.isTTY ? stdout.columns : 80,
@@ -83,11 +73,6 @@ export async function openSession(
     },
     end: () => progress.end(false),
   };
-}
-
-/** An ordinary user of Debian has no sbin on PATH, where mke2fs and its kin lie. */
-function withSystemPrograms(env: Readonly<NodeJS.ProcessEnv>): NodeJS.ProcessEnv {
-  return { ...env, PATH: [env['PATH'], '/usr/sbin', '/sbin'].filter(Boolean).join(':') };
 }
 
 async function chooseProgress(

@@ -34,7 +34,8 @@ export type StepId =
   | 'sync'
   | 'snapshot'
   | 'revert'
-  | 'export';
+  | 'export'
+  | 'import';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
-import { Readable, Writable } from 'node:stream';
+import { Readable, Writable, type Duplex } from 'node:stream';
 import { FrameType, ProtocolError } from '../agent/protocol.ts';
 import type { Adoption, GuestFacts, Refusal, Request } from '../agent/protocol.ts';
 import { Failure } from '../core/errors.ts';
@@ -80,6 +80,7 @@ export function agentChannel(ctx: Pick<Context, 'env'>, target: AgentChannelTarg
     // Read only when something is copied: it brings what starts processes on the host.
     copyIn: async (...what) => (await import('./agent-copy.ts')).copyIn(ctx, name, run, ...what),
     copyOut: async (...what) => (await import('./agent-copy.ts')).copyOut(ctx, name, run, ...what),
+    connect: (path, signal) => leadTo(target, path, { deadline: deadlineIn(connectWithin), signal }),
     close: () => fallback.close(),
   };
 }
@@ -110,6 +111,23 @@ export async function awakenGuest(target: AgentTarget, patience: Patience): Prom
 /** Uptime, pools, load, memory and disk of a guest, without a process in it. @throws Failure as `adoptFork` */
 export async function askFacts(target: AgentTarget, patience: Patience): Promise<GuestFacts> {
   return ask(target, () => ({ kind: 'facts' }), patience);
+}
+
+/** A connection to a socket in the guest, whose first bytes have to be the caller's. */
+async function leadTo(target: AgentTarget, path: string, patience: Patience): Promise<Duplex> {
+  const link = await connectAgent(target, patience);
+  return new Promise<Duplex>((resolve, reject) => {
+    const lost = (): void => reject(connectionLost(target.name, { kind: 'connect' }));
+    link.socket.once('close', lost);
+    link.onFrame(({ type, payload }) => {
+      link.socket.off('close', lost);
+      if (type === FrameType.answer) return resolve(link.release());
+      link.socket.destroy();
+      if (type === FrameType.refusal) reject(refused(target.name, JSON.parse(payload.toString()) as Refusal));
+      else throw new ProtocolError('an answer that nobody asked for');
+    });
+    link.sendJson(FrameType.request, { kind: 'connect', path });
+  });
 }
 
 async function ask(

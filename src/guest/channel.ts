@@ -1,3 +1,4 @@
+import type { Duplex } from 'node:stream';
 import type { Streams } from '../host/run.ts';
 
 export type { Streams };
@@ -29,6 +30,8 @@ export interface Channel {
   ): Promise<number>;
   /** Copies files or folders into a folder (or to a file name) of the guest. */
   copyIn(sources: readonly string[], destination: string, signal: AbortSignal): Promise<void>;
+  /** Leads to a socket in the guest. @throws Failure `guest` if nothing answers there */
+  connect(path: string, signal: AbortSignal): Promise<Duplex>;
   copyOut(sources: readonly string[], destination: string, signal: AbortSignal): Promise<void>;
   /** Lets go of kept connections. */
   close(): Promise<void>;

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises';
+import { Duplex } from 'node:stream';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import type { Channel, ExecResult, Streams } from './channel.ts';
@@ -92,6 +93,8 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
         localPath(to),
         signal,
       ),
+    connect: (path, signal) =>
+      leadOver(ssh('-T', destination, remote(['node', '-e', leadScript, path])), signal),
     close: async () => {
       await ctx.run(ssh('-O', 'exit', destination), {
         effect: 'read',
@@ -101,6 +104,19 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
       await rm(target.controlSocket, { force: true });
     },
   };
+}
+
+/** Leads standard input and output to a socket, in the guest: it has Node, which the volume manager runs on. */
+const leadScript =
+  'const s=require("net").connect(process.argv[1]);s.on("error",()=>process.exit(1));process.stdin.pipe(s);s.pipe(process.stdout)';
+
+async function leadOver([program, ...args]: [string, ...string[]], signal: AbortSignal): Promise<Duplex> {
+  const { spawn } = await import('node:child_process');
+  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'], signal });
+  const duplex = Duplex.from({ writable: child.stdin, readable: child.stdout });
+  child.on('error', (error) => duplex.destroy(error));
+  duplex.once('close', () => child.kill());
+  return duplex;
 }
 
 function sshOptions({ name, controlSocket, way }: SshTarget): string[] {

@@ -75,7 +75,8 @@ function runtimePackages(flavour: Flavour): string[] {
     case 'base':
       return guestPackages;
     case 'zfs':
-      return [...guestPackages, 'zfsutils-linux'];
+      // qemu-img reads the disks that volumes are made of.
+      return [...guestPackages, 'zfsutils-linux', 'qemu-utils'];
     case 'cloud':
       return [...guestPackages, 'zfsutils-linux', ...cloudPackages];
   }

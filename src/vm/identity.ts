@@ -55,13 +55,20 @@ export interface AgentFiles {
   readonly key: string;
 }
 
+/** What the guest runs for the host. */
+export interface GuestPrograms {
+  readonly agent: AgentFiles;
+  /** The volume manager, for a machine with a pool. */
+  readonly zvold: string | Uint8Array;
+}
+
 /** The files the guest's initrd puts in place at each boot, so that the image itself belongs to nobody. */
 export function seedFiles(
   spec: Spec,
   identity: Identity,
   userKey: string,
   hostKey: KeyPair,
-  agent: AgentFiles,
+  { agent, zvold }: GuestPrograms,
 ): Map<string, string | Uint8Array> {
   const files = new Map<string, string | Uint8Array>([
     ['hostname', `${spec.name}\n`],
@@ -73,6 +80,9 @@ export function seedFiles(
     ['agent.mjs', agent.program],
     ['agent.key', `${agent.key}\n`],
   ]);
-  if (spec.pool) files.set('pool.conf', renderPoolConf(spec.pool));
+  if (spec.pool) {
+    files.set('pool.conf', renderPoolConf(spec.pool));
+    files.set('zvold.cjs', zvold);
+  }
   return files;
 }

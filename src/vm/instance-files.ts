@@ -10,7 +10,7 @@ import { createOverlay } from '../qemu/img.ts';
 import type { Spec } from '../template/spec.ts';
 import { seedFiles, type Secrets } from './identity.ts';
 import type { State } from './state.ts';
-import { agentProgram } from './warm-key.ts';
+import { guestProgram } from './warm-key.ts';
 
 /** Makes an instance's disk: an empty overlay on `backing` (the image's disk, or a warm state's). */
 export async function layOutDisk(ctx: Context, { name, disk: size }: Spec, backing: string): Promise<void> {
@@ -22,14 +22,15 @@ export async function layOutDisk(ctx: Context, { name, disk: size }: Spec, backi
 export async function layOutIdentity(ctx: Context, spec: Spec, state: State, image: Image): Promise<Secrets> {
   const paths = ctx.paths.instance(spec.name);
   const agentKey = randomBytes(32).toString('hex');
-  const [hostKey, userKey, program] = await Promise.all([
+  const [hostKey, userKey, program, zvold] = await Promise.all([
     newHostKey(ctx, spec.name),
     userPublicKey(ctx),
-    readFile(agentProgram()),
+    readFile(guestProgram('agent.mjs')),
+    readFile(guestProgram('zvold.cjs')),
     writeFileAtomically(paths.agentKey, `${agentKey}\n`),
   ]);
   const initrd = spec.kernel ? requireKernel(ctx.paths, spec.kernel).initrd : image.initrd;
-  const seed = seedFiles(spec, state, userKey, hostKey, { program, key: agentKey });
+  const seed = seedFiles(spec, state, userKey, hostKey, { agent: { program, key: agentKey }, zvold });
   await Promise.all([
     writeFileAtomically(paths.knownHosts, `${spec.name} ${hostKey.publicKey}`),
     appendSeed(initrd, paths.initrd, seed),

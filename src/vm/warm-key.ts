@@ -19,9 +19,9 @@ export interface WarmKey {
   readonly qemu: string;
 }
 
-/** Where the agent's bundle lies. */
-export function agentProgram(): string {
-  return join(findPackageRoot(), 'dist', 'guest', 'agent.mjs');
+/** Where the bundles lie that run in guests: the command channel's agent, and the volume manager. */
+export function guestProgram(name: 'agent.mjs' | 'zvold.cjs'): string {
+  return join(findPackageRoot(), 'dist', 'guest', name);
 }
 
 /**
@@ -30,11 +30,12 @@ export function agentProgram(): string {
  */
 export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
   const architecture = hostArchitecture();
-  const [{ binary, version }, { accelerator }, { digest }, agent] = await Promise.all([
+  const [{ binary, version }, { accelerator }, { digest }, agent, zvold] = await Promise.all([
     findQemu(ctx, architecture),
     chooseAccelerator(ctx, { architecture, choice: spec.accelerator }),
     recipeOf(builtImage(spec)),
-    digestOf(agentProgram()),
+    digestOf(guestProgram('agent.mjs')),
+    digestOf(guestProgram('zvold.cjs')),
   ]);
   const devices = planArgv({
     name: parseName('warm'),
@@ -52,6 +53,7 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
     format: warmFormat,
     image: digest,
     agent,
+    ...(spec.pool ? { zvold } : {}),
     devices,
     disk: spec.disk,
     pool: spec.pool ?? null,

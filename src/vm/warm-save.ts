@@ -101,6 +101,7 @@ const noTerminal = {
   attach: () => Promise.reject(new Error('no ssh before a save')),
   copyIn: () => Promise.reject(new Error('no ssh before a save')),
   copyOut: () => Promise.reject(new Error('no ssh before a save')),
+  connect: () => Promise.reject(new Error('no ssh before a save')),
   close: () => Promise.resolve(),
 };
 

@@ -102,6 +102,7 @@ export const noChannel: Channel = {
   attach: refuse,
   copyIn: refuse,
   copyOut: refuse,
+  connect: refuse,
   close: () => Promise.resolve(),
 };
 

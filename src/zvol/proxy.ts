@@ -1,0 +1,91 @@
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { Failure, hasCode } from '../core/errors.ts';
+import type { InstanceName } from '../core/names.ts';
+import type { Context } from '../host/context.ts';
+import { checkSocketPath } from '../host/paths.ts';
+import { channelTo } from '../vm/lifecycle.ts';
+
+const guestSocket = '/run/zfsdev/zvold.sock';
+
+/** A socket of this host that only its owner can open, and that leads to one in a guest. */
+export interface Proxy {
+  readonly path: string;
+  /** Why the last connection could not be made, if it could not. */
+  readonly problem: () => Error | undefined;
+  readonly close: () => Promise<void>;
+}
+
+/**
+ * A socket of this host that leads to the volume manager in a running machine: at `path`, or in a folder of its own.
+ * @throws Failure `wrong-state` for a machine that does not run, `guest` for one that can't be reached, `already-exists` and
+ *   `usage` for a path that can't be a socket
+ */
+export async function proxyTo(ctx: Context, name: InstanceName, path?: string): Promise<Proxy> {
+  const channel = await channelTo(ctx, name);
+  return openProxy(() => channel.connect(guestSocket, ctx.signal), path);
+}
+
+/** Opens a socket each of whose connections `connect` leads on. */
+export async function openProxy(connect: () => Promise<Duplex>, asked?: string): Promise<Proxy> {
+  if (asked !== undefined) checkSocketPath(asked);
+  // A folder of its own, 0700, since paths of sockets have to be short.
+  const folder = asked === undefined ? await mkdtemp(join(tmpdir(), 'zfsdev-')) : undefined;
+  const path = asked ?? join(folder ?? '', 'zvold');
+  const open = new Set<Socket>();
+  let problem: Error | undefined;
+  const server = createServer((socket) => {
+    open.add(socket);
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => open.delete(socket));
+    socket.pause();
+    connect().then(
+      (guest) => lead(socket, guest),
+      (error: unknown) => {
+        problem = error instanceof Error ? error : new Error(String(error));
+        socket.destroy();
+      },
+    );
+  });
+  await listenPrivately(server, path);
+  return {
+    path,
+    problem: () => problem,
+    close: async () => {
+      for (const socket of open) socket.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Nobody else can open it, from its first moment on. */
+async function listenPrivately(server: Server, path: string): Promise<void> {
+  const listening = once(server, 'listening');
+  // The file is made within the call, so that nothing else is made under this mask.
+  const before = process.umask(0o177);
+  server.listen(path);
+  process.umask(before);
+  try {
+    await listening;
+  } catch (error) {
+    if (!hasCode(error, 'EADDRINUSE')) throw error;
+    throw new Failure('already-exists', `there is something at ${path} already`, {
+      hint: `name another place for the socket, or remove that one: rm ${path}`,
+      cause: error,
+    });
+  }
+}
+
+/** Each end takes the other along. */
+function lead(socket: Socket, guest: Duplex): void {
+  guest.on('error', () => socket.destroy());
+  guest.once('close', () => socket.destroy());
+  socket.once('close', () => guest.destroy());
+  socket.pipe(guest);
+  guest.pipe(socket);
+}

@@ -1,0 +1,104 @@
+import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export type ImportTarget = 'template' | 'volume';
+export type ImportState =
+  'pending' | 'downloading' | 'converting' | 'writing' | 'completed' | 'failed' | 'cancelled';
+
+/** An import, as its journal has it. */
+export interface ImportJob {
+  readonly id: string;
+  /** Of what it makes. */
+  readonly name: string;
+  readonly target: ImportTarget;
+  /** A path, an address, or `upload`. */
+  readonly source: string;
+  /** Bytes of what it makes; that of the source without. */
+  readonly size?: number | undefined;
+  readonly blockSize: number;
+  /** Of the source's bytes; empty: not looked at. */
+  readonly sha256: string;
+  readonly state: ImportState;
+  /** Bytes of the present phase. */
+  readonly done: number;
+  /** All of them; 0 where nobody knows. */
+  readonly total: number;
+  readonly error: string;
+  /** Milliseconds since 1970. */
+  readonly created: number;
+  readonly completed?: number | undefined;
+}
+
+/** True for one that goes on no more. */
+export function hasEnded({ state }: ImportJob): boolean {
+  return state === 'completed' || state === 'failed' || state === 'cancelled';
+}
+
+/** Imports that ended are forgotten beyond this number, the oldest first. */
+const kept = 200;
+
+/** Keeps imports on the disk, a file each, so that the next start knows what the last one was at. */
+export class Journal {
+  readonly #folder: string;
+  readonly #jobs = new Map<string, ImportJob>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    for (const name of readdirSync(folder)) {
+      const path = join(folder, name);
+      if (!name.endsWith('.json')) rmSync(path, { force: true, recursive: true });
+      else {
+        const job = readJob(path);
+        if (job) this.#jobs.set(job.id, job);
+        else rmSync(path, { force: true });
+      }
+    }
+  }
+
+  /** Oldest first. */
+  all(): ImportJob[] {
+    return [...this.#jobs.values()].sort((a, b) => a.created - b.created);
+  }
+
+  get(id: string): ImportJob | undefined {
+    return this.#jobs.get(id);
+  }
+
+  /** Writes it beside and renames, so that a crash leaves the one before or this one. */
+  put(job: ImportJob): void {
+    this.#jobs.set(job.id, job);
+    const path = this.#pathOf(job.id);
+    writeFileSync(`${path}.new`, JSON.stringify(job), { mode: 0o600, flush: true });
+    renameSync(`${path}.new`, path);
+    if (hasEnded(job)) this.#forgetOldest();
+  }
+
+  /** Progress, which need not survive a crash. */
+  note(job: ImportJob): void {
+    this.#jobs.set(job.id, job);
+  }
+
+  #forgetOldest(): void {
+    const ended = this.all().filter(hasEnded);
+    for (const { id } of ended.slice(0, Math.max(0, ended.length - kept))) {
+      this.#jobs.delete(id);
+      rmSync(this.#pathOf(id), { force: true });
+    }
+  }
+
+  #pathOf(id: string): string {
+    return join(this.#folder, `${id}.json`);
+  }
+}
+
+function readJob(path: string): ImportJob | undefined {
+  try {
+    const job = JSON.parse(readFileSync(path, 'utf8')) as Partial<ImportJob>;
+    return typeof job.id === 'string' && typeof job.name === 'string' && typeof job.state === 'string'
+      ? (job as ImportJob)
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

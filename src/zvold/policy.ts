@@ -1,0 +1,93 @@
+import { realpath } from 'node:fs/promises';
+import { lookup as resolveName } from 'node:dns';
+import { BlockList, isIP, type LookupFunction } from 'node:net';
+import { sep } from 'node:path';
+import { ZvolError } from './errors.ts';
+
+/** What imports may read, as the daemon was told. */
+export interface Policy {
+  /** Folders below which local files may be read. */
+  readonly folders: readonly string[];
+  /** Addresses of this very machine and of its link may be asked. */
+  readonly allowLocalAddresses: boolean;
+  /** Bytes that an import may make at most. */
+  readonly largest: number;
+}
+
+const local = new BlockList();
+for (const [address, bits] of [
+  ['127.0.0.0', 8],
+  ['0.0.0.0', 8],
+  ['169.254.0.0', 16],
+] as const)
+  local.addSubnet(address, bits, 'ipv4');
+local.addAddress('::1', 'ipv6');
+local.addAddress('::', 'ipv6');
+local.addSubnet('fe80::', 10, 'ipv6');
+
+function isLocal(address: string): boolean {
+  const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
+  const family = isIP(plain);
+  return family !== 0 && local.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+/**
+ * Looks whether a path may be read; links are followed first.
+ * @returns the path that it stands for. @throws ZvolError `PERMISSION_DENIED`, `NOT_FOUND`, `INVALID_ARGUMENT`
+ */
+export async function allowedPath({ folders }: Policy, path: string): Promise<string> {
+  if (!path.startsWith('/'))
+    throw new ZvolError('INVALID_ARGUMENT', `"${path}" is neither an absolute path nor an http(s) address`);
+  const denied = new ZvolError(
+    'PERMISSION_DENIED',
+    `${path} does not lie below an allowed folder (${folders.join(', ') || 'there is none'})`,
+  );
+  const below = (place: string): boolean =>
+    folders.some((folder) => place.startsWith(folder.endsWith(sep) ? folder : folder + sep));
+  // Asked before the path is looked at: whether a file is there is nobody's business elsewhere.
+  if (!below(path)) throw denied;
+  let real: string;
+  try {
+    real = await realpath(path);
+  } catch (error) {
+    throw new ZvolError('NOT_FOUND', `there is no file ${path}`, error);
+  }
+  if (!below(real)) throw denied;
+  return real;
+}
+
+/** An address that may be asked. @throws ZvolError `PERMISSION_DENIED`, `INVALID_ARGUMENT` */
+export function allowedUrl({ allowLocalAddresses }: Policy, text: string): URL {
+  let url: URL;
+  try {
+    url = new URL(text);
+  } catch (error) {
+    throw new ZvolError('INVALID_ARGUMENT', `"${text}" is no address`, error);
+  }
+  if (url.protocol !== 'http:' && url.protocol !== 'https:')
+    throw new ZvolError('PERMISSION_DENIED', `${text} is neither http nor https`);
+  // A number instead of a name never comes to a lookup.
+  if (!allowLocalAddresses && isLocal(url.hostname.replace(/^\[|\]$/g, ''))) throw localRefused(url.hostname);
+  return url;
+}
+
+function localRefused(host: string): ZvolError {
+  return new ZvolError(
+    'PERMISSION_DENIED',
+    `${host} is an address of this machine or its link, which imports may not ask`,
+  );
+}
+
+/** Looks names up for connections: the very address that is looked at is the one that is asked. */
+export function lookupFor({ allowLocalAddresses }: Policy): LookupFunction {
+  return (hostname, options, callback) => {
+    resolveName(hostname, { ...options, all: true }, (error, addresses) => {
+      if (error) return callback(error, '', 0);
+      const allowed = addresses.filter(({ address }) => allowLocalAddresses || !isLocal(address));
+      const [first] = allowed;
+      if (!first) return callback(localRefused(hostname), '', 0);
+      if (options.all) return callback(null, allowed);
+      return callback(null, first.address, first.family);
+    });
+  };
+}

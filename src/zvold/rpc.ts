@@ -1,0 +1,96 @@
+import {
+  status,
+  type handleBidiStreamingCall,
+  type handleClientStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  type ServerWritableStream,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import { once } from 'node:events';
+import { ZvolError, wordsOf } from './errors.ts';
+
+/** A message as the library reads it: all fields there, 64 bit numbers as numbers, enums by name. */
+export type Message = Readonly<Record<string, unknown>>;
+
+export interface Rpc {
+  /** For what nobody foresaw; the client is told only that it happened. */
+  readonly report: (words: string) => void;
+}
+
+/** What a handler threw, as a client is told. */
+function answerOf(error: unknown, { report }: Rpc): { code: status; details: string } {
+  if (error instanceof ZvolError) return { code: status[error.code], details: error.message };
+  if (error instanceof Error && error.name === 'AbortError')
+    return { code: status.CANCELLED, details: 'ended' };
+  report(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  return { code: status.INTERNAL, details: `zvold met something that it did not expect: ${wordsOf(error)}` };
+}
+
+export function unary(
+  rpc: Rpc,
+  work: (request: Message) => Promise<object>,
+): handleUnaryCall<Message, object> {
+  return (call, callback) => {
+    // Also what is thrown before there is anything to wait for.
+    void (async () => work(call.request))().then(
+      (response) => callback(null, response),
+      (error: unknown) => callback(answerOf(error, rpc)),
+    );
+  };
+}
+
+/** Sends what `work` gives, as fast as the client takes it; the signal ends it when the client goes. */
+export function streaming(
+  rpc: Rpc,
+  work: (request: Message, signal: AbortSignal) => AsyncIterable<object>,
+): handleServerStreamingCall<Message, object> {
+  return (call) => {
+    const controller = new AbortController();
+    call.once('cancelled', () => controller.abort());
+    call.once('close', () => controller.abort());
+    sendAll(call, work(call.request, controller.signal), controller.signal).then(
+      () => call.end(),
+      (error: unknown) => call.emit('error', answerOf(error, rpc)),
+    );
+  };
+}
+
+async function sendAll(
+  call: ServerWritableStream<Message, object>,
+  messages: AsyncIterable<object>,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const message of messages) {
+    if (signal.aborted) return;
+    if (!call.write(message)) await once(call, 'drain', { signal });
+  }
+}
+
+export function receiving(
+  rpc: Rpc,
+  work: (messages: AsyncIterable<Message>) => Promise<object>,
+): handleClientStreamingCall<Message, object> {
+  return (call, callback) => {
+    void (async () => work(call as AsyncIterable<Message>))().then(
+      (response) => callback(null, response),
+      (error: unknown) => callback(answerOf(error, rpc)),
+    );
+  };
+}
+
+export type Handlers = UntypedServiceImplementation & Record<string, Handler>;
+type Handler =
+  | handleUnaryCall<Message, object>
+  | handleServerStreamingCall<Message, object>
+  | handleClientStreamingCall<Message, object>
+  | handleBidiStreamingCall<Message, object>;
+
+export const text = (message: Message, field: string): string => (message[field] as string | undefined) ?? '';
+export const flag = (message: Message, field: string): boolean => message[field] === true;
+export const number = (message: Message, field: string): number => Number(message[field] ?? 0);
+
+/** A field that may be left out; the library names those in `_field`. */
+export function optional(message: Message, field: string): number | undefined {
+  return message[`_${field}`] === field ? number(message, field) : undefined;
+}

@@ -1,0 +1,263 @@
+import type { Command } from './command.ts';
+import { ZvolError } from './errors.ts';
+import { openExport } from './export.ts';
+import type { Change } from './hub.ts';
+import type { Imports, ImportRequest } from './imports.ts';
+import { findTemplate } from './inventory.ts';
+import type { ImportJob } from './jobs.ts';
+import { inventory, volumeOf, type Keeper } from './keeper.ts';
+import { createPool, readPool } from './pool.ts';
+import {
+  flag,
+  number,
+  optional,
+  receiving,
+  streaming,
+  text,
+  unary,
+  type Handlers,
+  type Message,
+  type Rpc,
+} from './rpc.ts';
+import {
+  createSnapshot,
+  deleteSnapshot,
+  holdSnapshot,
+  listSnapshots,
+  releaseSnapshot,
+  rollback,
+} from './snapshots.ts';
+import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
+import { createVolume, deleteVolume, renameVolume, resizeVolume } from './volumes.ts';
+import {
+  importMessage,
+  poolMessage,
+  snapshotMessage,
+  templateMessage,
+  volumeMessage,
+  watchMessage,
+  type Made,
+} from './wire.ts';
+
+/** All that the services stand on. */
+export interface Daemon extends Rpc {
+  readonly keeper: Keeper;
+  readonly imports: Imports;
+  readonly command: Command;
+  /** A folder for temporary files. */
+  readonly folder: string;
+  readonly version: string;
+  readonly openzfs: string;
+}
+
+/** zfsdev.zvol.v1.ZvolService. */
+export function zvolService(daemon: Daemon): Handlers {
+  return {
+    ...poolHandlers(daemon),
+    ...volumeHandlers(daemon),
+    ...snapshotHandlers(daemon),
+    ...templateHandlers(daemon),
+    ...importHandlers(daemon),
+  };
+}
+
+function poolHandlers(daemon: Daemon): Handlers {
+  const { keeper, version, openzfs } = daemon;
+  return {
+    GetVersion: unary(daemon, () => Promise.resolve({ version, openzfs })),
+    GetPool: unary(daemon, async () => ({ pool: poolMessage(await readPool(keeper)) })),
+    CreatePool: unary(daemon, async (request) => {
+      const properties = request['properties'] as Readonly<Record<string, string>>;
+      return { pool: poolMessage(await createPool(keeper, request['vdevs'] as string[], properties)) };
+    }),
+    Watch: streaming(daemon, async function* (_, signal) {
+      for await (const told of keeper.hub.watch(() => surveyOf(daemon), signal)) yield watchMessage(told);
+    }),
+  };
+}
+
+/** All that is there, as changes that a new watcher is told. */
+export async function surveyOf({ keeper, imports }: Pick<Daemon, 'keeper' | 'imports'>): Promise<Change[]> {
+  const { volumes, templates } = await inventory(keeper);
+  return [
+    ...volumes.map((volume): Change => ({ kind: 'volume', volume })),
+    ...templates.map((template): Change => ({ kind: 'template', template })),
+    ...imports.list(false).map((job): Change => ({ kind: 'import', job })),
+  ];
+}
+
+function volumeHandlers(daemon: Daemon): Handlers {
+  const { keeper } = daemon;
+  return {
+    CreateVolume: unary(daemon, async (request) => {
+      const volume = await createVolume(keeper, {
+        name: text(request, 'name'),
+        size: number(request, 'sizeBytes'),
+        blockSize: optional(request, 'volblocksize'),
+        thick: flag(request, 'thick'),
+        id: text(request, 'id'),
+      });
+      return { volume: volumeMessage(volume) };
+    }),
+    ListVolumes: unary(daemon, async () => ({
+      volumes: (await inventory(keeper)).volumes.map(volumeMessage),
+    })),
+    GetVolume: unary(daemon, async (request) => ({
+      volume: volumeMessage(await volumeOf(keeper, text(request, 'volume'))),
+    })),
+    ResizeVolume: unary(daemon, async (request) => ({
+      volume: volumeMessage(
+        await resizeVolume(keeper, text(request, 'volume'), number(request, 'sizeBytes')),
+      ),
+    })),
+    RenameVolume: unary(daemon, async (request) => ({
+      volume: volumeMessage(await renameVolume(keeper, text(request, 'volume'), text(request, 'newName'))),
+    })),
+    DeleteVolume: unary(daemon, async (request) => {
+      await deleteVolume(keeper, text(request, 'volume'));
+      return {};
+    }),
+    Export: streaming(daemon, (request, signal) => exporting(daemon, request, signal)),
+  };
+}
+
+async function* exporting(
+  { keeper, command, folder }: Daemon,
+  request: Message,
+  signal: AbortSignal,
+): AsyncGenerator<object> {
+  const format = text(request, 'format') === 'EXPORT_FORMAT_QCOW2' ? 'qcow2' : 'raw';
+  const what = { volume: text(request, 'volume'), snapshot: text(request, 'snapshot'), format } as const;
+  const { total, parts, sha256, close } = await openExport(keeper, what, { command, folder, signal });
+  try {
+    yield { totalBytes: total };
+    for await (const part of parts) yield part;
+    yield { totalBytes: total, sha256: sha256() };
+  } finally {
+    await close();
+  }
+}
+
+function snapshotHandlers(daemon: Daemon): Handlers {
+  const { keeper } = daemon;
+  const words = (request: Message): [string, string] => [text(request, 'volume'), text(request, 'snapshot')];
+  return {
+    CreateSnapshot: unary(daemon, async (request) => {
+      const { volume, name, id } = {
+        volume: text(request, 'volume'),
+        name: text(request, 'name'),
+        id: text(request, 'id'),
+      };
+      return { snapshot: snapshotMessage(await createSnapshot(keeper, volume, name, id)) };
+    }),
+    ListSnapshots: unary(daemon, async (request) => ({
+      snapshots: (await listSnapshots(keeper, text(request, 'volume'))).map(snapshotMessage),
+    })),
+    DeleteSnapshot: unary(daemon, async (request) => ({
+      deferred: await deleteSnapshot(keeper, ...words(request), flag(request, 'deferred')),
+    })),
+    HoldSnapshot: unary(daemon, async (request) => ({
+      snapshot: snapshotMessage(await holdSnapshot(keeper, ...words(request), text(request, 'tag'))),
+    })),
+    ReleaseSnapshot: unary(daemon, async (request) => {
+      const left = await releaseSnapshot(keeper, ...words(request), text(request, 'tag'));
+      return left ? { snapshot: snapshotMessage(left) } : {};
+    }),
+    RollbackSnapshot: unary(daemon, async (request) => ({
+      volume: volumeMessage(await rollback(keeper, ...words(request), flag(request, 'deleteNewer'))),
+    })),
+  };
+}
+
+function templateHandlers(daemon: Daemon): Handlers {
+  const { keeper } = daemon;
+  return {
+    CreateTemplate: unary(daemon, async (request) => {
+      const [name, volume] = [text(request, 'name'), text(request, 'volume')];
+      const template = await createTemplate(keeper, {
+        name,
+        volume,
+        snapshot: text(request, 'snapshot'),
+        id: text(request, 'id'),
+      });
+      return { template: templateMessage(template) };
+    }),
+    ListTemplates: unary(daemon, async () => ({
+      templates: (await inventory(keeper)).templates.map(templateMessage),
+    })),
+    DeleteTemplate: unary(daemon, async (request) => {
+      await deleteTemplate(keeper, text(request, 'template'));
+      return {};
+    }),
+    CloneTemplate: unary(daemon, async (request) => {
+      const [template, name] = [text(request, 'template'), text(request, 'name')];
+      const volume = await cloneTemplate(keeper, {
+        template,
+        name,
+        size: optional(request, 'sizeBytes'),
+        id: text(request, 'id'),
+      });
+      return { volume: volumeMessage(volume) };
+    }),
+  };
+}
+
+function importHandlers(daemon: Daemon): Handlers {
+  const { imports } = daemon;
+  return {
+    StartImport: unary(daemon, async (request) => {
+      const job = await imports.start(importRequest(request['description']), text(request, 'source'));
+      return { import: importMessage(job) };
+    }),
+    UploadImport: receiving(daemon, async (messages) => {
+      const iterator = messages[Symbol.asyncIterator]();
+      const first = await iterator.next();
+      if (first.done || !first.value['description'])
+        throw new ZvolError('INVALID_ARGUMENT', 'the first message has to say what is sent');
+      const job = await imports.upload(importRequest(first.value['description']), dataOf(iterator));
+      if (job.state === 'failed') throw new ZvolError('FAILED_PRECONDITION', job.error);
+      return { import: importMessage(job, await madeBy(daemon, job)) };
+    }),
+    GetImport: unary(daemon, async (request) => {
+      const job = imports.get(text(request, 'id'));
+      return { import: importMessage(job, await madeBy(daemon, job)) };
+    }),
+    ListImports: unary(daemon, (request) =>
+      Promise.resolve({
+        imports: imports.list(flag(request, 'includeCompleted')).map((job) => importMessage(job)),
+      }),
+    ),
+    CancelImport: unary(daemon, async (request) => ({
+      cancelled: await imports.cancel(text(request, 'id')),
+    })),
+  };
+}
+
+async function* dataOf(iterator: AsyncIterator<Message>): AsyncGenerator<Buffer> {
+  for (let next = await iterator.next(); !next.done; next = await iterator.next())
+    yield next.value['data'] as Buffer;
+}
+
+function importRequest(message: unknown): ImportRequest {
+  const description = (message ?? {}) as Message;
+  return {
+    name: text(description, 'name'),
+    target: text(description, 'target') === 'IMPORT_TARGET_VOLUME' ? 'volume' : 'template',
+    size: optional(description, 'sizeBytes'),
+    blockSize: optional(description, 'volblocksize'),
+    sha256: text(description, 'sha256'),
+    id: text(description, 'id'),
+  };
+}
+
+/** What a completed import made, if it is still there. */
+export async function madeBy({ keeper }: Pick<Daemon, 'keeper'>, job: ImportJob): Promise<Made> {
+  if (job.state !== 'completed') return {};
+  const all = await inventory(keeper);
+  if (job.target === 'volume') return { volume: all.volumes.find(({ id }) => id === job.id) };
+  try {
+    return { template: findTemplate(all, job.id) };
+  } catch {
+    return {};
+  }
+}

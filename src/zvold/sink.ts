@@ -1,0 +1,80 @@
+import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { ZvolError } from './errors.ts';
+
+const pieceLength = 1024 * 1024;
+const zeros = Buffer.alloc(pieceLength);
+
+export interface SinkOptions {
+  /** Bytes that the target has room for. */
+  readonly room: number;
+  readonly signal: AbortSignal;
+  /** Told how many bytes have come. */
+  readonly progress: (done: number) => void;
+}
+
+/**
+ * Writes raw content to a target that is all zeros before: parts of zeros are left out. All of it has reached the target
+ * when this ends.
+ * @returns how much came, and its SHA-256 in hex. @throws ZvolError `RESOURCE_EXHAUSTED`, `INVALID_ARGUMENT` for too much
+ */
+export async function pour(
+  source: AsyncIterable<Buffer>,
+  target: string,
+  { room, signal, progress }: SinkOptions,
+): Promise<{ readonly bytes: number; readonly sha256: string }> {
+  const hash = createHash('sha256');
+  const file = await open(target, constants.O_RDWR);
+  let bytes = 0;
+  try {
+    for await (const piece of inPieces(source)) {
+      signal.throwIfAborted();
+      if (bytes + piece.length > room)
+        throw new ZvolError(
+          'INVALID_ARGUMENT',
+          `the source has more than the ${room} bytes that there are for it`,
+        );
+      hash.update(piece);
+      if (!piece.equals(zeros.subarray(0, piece.length))) await writeAll(file, piece, bytes);
+      bytes += piece.length;
+      progress(bytes);
+    }
+    await file.sync();
+  } catch (error) {
+    throw outOfSpace(error) ?? error;
+  } finally {
+    await file.close().catch(() => undefined);
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}
+
+async function writeAll(file: Awaited<ReturnType<typeof open>>, piece: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < piece.length;)
+    done += (await file.write(piece, done, piece.length - done, at + done)).bytesWritten;
+}
+
+/** Pieces of one length but the last, however the source is cut: zeros are found, and the device gets few large writes. */
+async function* inPieces(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let waiting: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of source) {
+    waiting.push(chunk);
+    length += chunk.length;
+    if (length < pieceLength) continue;
+    const all = Buffer.concat(waiting);
+    const whole = length - (length % pieceLength);
+    for (let at = 0; at < whole; at += pieceLength) yield all.subarray(at, at + pieceLength);
+    waiting = [all.subarray(whole)];
+    length -= whole;
+  }
+  if (length > 0) yield Buffer.concat(waiting);
+}
+
+/** A pool that is full fails a write in one way, and what was cached before in another. */
+export function outOfSpace(error: unknown): ZvolError | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'ENOSPC' || code === 'EDQUOT'
+    ? new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written', error)
+    : undefined;
+}

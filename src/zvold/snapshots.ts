@@ -1,0 +1,108 @@
+import { ZvolError } from './errors.ts';
+import { findSnapshot, property } from './inventory.ts';
+import { idFor, refuseFor, volumeOf, type Keeper } from './keeper.ts';
+import type { Snapshot, Volume } from './model.ts';
+import { checkName } from './names.ts';
+import { changing, obstaclesTo } from './volumes.ts';
+
+/** Takes a snapshot. The same request with the same id again gives the same. @throws ZvolError `ALREADY_EXISTS` */
+export async function createSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  asked: string,
+): Promise<Snapshot> {
+  const id = idFor(asked);
+  const volume = await changing(keeper, word, async ({ dataset, path, snapshots }) => {
+    checkName('the snapshot', name, `${dataset}@`);
+    const present = snapshots.find((each) => each.name === name);
+    if (present && asked !== '' && present.id === asked) return;
+    if (asked !== '' && snapshots.some((each) => each.id === asked))
+      throw new ZvolError('ALREADY_EXISTS', `another snapshot of the volume has the id ${asked}`);
+    await keeper.machine.flush(path);
+    await keeper.zfs.change('zfs', 'snapshot', '-o', `${property.snapshotId}=${id}`, `${dataset}@${name}`);
+  });
+  return findSnapshot(volume, name);
+}
+
+/** The snapshots of a volume, oldest first. */
+export async function listSnapshots(keeper: Keeper, word: string): Promise<readonly Snapshot[]> {
+  return (await volumeOf(keeper, word)).snapshots;
+}
+
+/**
+ * Deletes a snapshot, or has it go when nothing stands on it any more.
+ * @returns whether it is still there. @throws ZvolError `FAILED_PRECONDITION` with what stands in the way
+ */
+export async function deleteSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  deferred: boolean,
+): Promise<boolean> {
+  let fullName = '';
+  const volume = await changing(keeper, word, async (present) => {
+    const snapshot = findSnapshot(present, name);
+    ({ fullName } = snapshot);
+    const obstacles = obstaclesTo(keeper, snapshot);
+    // A template is asked for by its own name: deferring would take it away behind its users' backs.
+    if (!deferred || snapshot.template)
+      refuseFor(`the snapshot "${snapshot.name}" of "${present.name}" can't be deleted`, obstacles);
+    await keeper.zfs.change('zfs', 'destroy', ...(deferred ? ['-d'] : []), fullName);
+  });
+  return volume.snapshots.some((each) => each.fullName === fullName);
+}
+
+/** Keeps a snapshot from being deleted. @throws ZvolError `ALREADY_EXISTS` for a hold of that name */
+export async function holdSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  tag: string,
+): Promise<Snapshot> {
+  checkName('the hold', tag, '');
+  const volume = await changing(keeper, word, async (present) => {
+    await keeper.zfs.change('zfs', 'hold', tag, findSnapshot(present, name).fullName);
+  });
+  return findSnapshot(volume, name);
+}
+
+/** Lets go of a hold. @returns undefined if the snapshot was to go with it. @throws ZvolError `NOT_FOUND` */
+export async function releaseSnapshot(
+  keeper: Keeper,
+  word: string,
+  name: string,
+  tag: string,
+): Promise<Snapshot | undefined> {
+  checkName('the hold', tag, '');
+  let fullName = '';
+  const volume = await changing(keeper, word, async (present) => {
+    ({ fullName } = findSnapshot(present, name));
+    await keeper.zfs.change('zfs', 'release', tag, fullName);
+  });
+  return volume.snapshots.find((each) => each.fullName === fullName);
+}
+
+/**
+ * Takes a volume back to a snapshot.
+ * @throws ZvolError `FAILED_PRECONDITION` while it is used, and for newer snapshots unless they may go
+ */
+export function rollback(keeper: Keeper, word: string, name: string, deleteNewer: boolean): Promise<Volume> {
+  return changing(keeper, word, async (volume) => {
+    const snapshot = findSnapshot(volume, name);
+    refuseFor(`the volume "${volume.name}" is in use`, await keeper.machine.usersOf(volume.path));
+    const newer = volume.snapshots.slice(volume.snapshots.indexOf(snapshot) + 1);
+    if (newer.length > 0 && !deleteNewer) {
+      const names = newer.map((each) => `"${each.name}"`).join(', ');
+      throw new ZvolError(
+        'FAILED_PRECONDITION',
+        `going back to "${snapshot.name}" would delete the newer snapshots ${names} of "${volume.name}"`,
+      );
+    }
+    refuseFor(
+      `newer snapshots of "${volume.name}" can't be deleted`,
+      newer.flatMap((each) => obstaclesTo(keeper, each)),
+    );
+    await keeper.zfs.change('zfs', 'rollback', ...(newer.length > 0 ? ['-r'] : []), snapshot.fullName);
+  });
+}

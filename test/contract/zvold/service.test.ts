@@ -1,0 +1,296 @@
+import {
+  Client,
+  credentials,
+  loadPackageDefinition,
+  Metadata,
+  status,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Failure } from '../../../src/core/errors.ts';
+import type { ZvoldClient } from '../../../src/zvol/api.ts';
+import { clientOver } from '../../../src/zvol/client.ts';
+import type { Watched } from '../../../src/zvol/messages.ts';
+import { listen, type Listener } from '../../../src/zvold/server.ts';
+import { call } from '../../support/call.ts';
+import { ZvoldHouse } from './support.ts';
+
+const MiB = 2 ** 20;
+let house: ZvoldHouse;
+let socket: string;
+let listener: Listener;
+let client: ZvoldClient;
+const reports: string[] = [];
+
+beforeEach(async () => {
+  house = await ZvoldHouse.open();
+  socket = join(house.folder, 's');
+  reports.length = 0;
+  listener = await listen(daemon(), { socket });
+  const proxy = { path: socket, problem: () => undefined, close: () => Promise.resolve() };
+  client = clientOver(proxy, 'test', new AbortController().signal);
+});
+
+afterEach(async () => {
+  await client.close();
+  await listener.close();
+  await house.close();
+  expect(reports).toEqual([]);
+});
+
+function daemon() {
+  const { keeper, imports, folder } = house;
+  const command = house.fake.command;
+  return {
+    keeper,
+    imports,
+    command,
+    folder,
+    version: '1.2.3',
+    openzfs: '2.3.9',
+    report: (words: string) => void reports.push(words),
+  };
+}
+
+async function failureOf(work: Promise<unknown>): Promise<{ reason: string; message: string }> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof Failure) return { reason: error.reason, message: error.message };
+    throw error;
+  }
+  throw new Error('it did not fail');
+}
+
+describe("zvold's own contract", () => {
+  it('is spoken on a socket that is its owner’s alone', async () => {
+    expect((await stat(socket)).mode & 0o777).toBe(0o600);
+  });
+
+  it('takes a volume through its life', async () => {
+    const made = await client.createVolume({ name: 'data', sizeBytes: MiB });
+    expect(made).toMatchObject({
+      name: 'data',
+      sizeBytes: MiB,
+      volblocksize: 16_384,
+      reservedBytes: 0,
+      snapshots: [],
+    });
+    expect(await client.createSnapshot('data', 'first')).toMatchObject({
+      name: 'first',
+      fullName: 'tank/data@first',
+      holds: 0,
+    });
+    expect(await client.resizeVolume('data', 2 * MiB)).toMatchObject({ sizeBytes: 2 * MiB });
+    await client.createTemplate({ name: 'base', volume: 'data', snapshot: 'first' });
+    expect(await client.cloneTemplate({ template: 'base', name: 'copy' })).toMatchObject({
+      name: 'copy',
+      template: 'base',
+    });
+    expect(await client.templates()).toMatchObject([
+      { name: 'base', sourceVolume: 'data', clones: ['copy'] },
+    ]);
+    expect((await client.volumes()).map(({ name }) => name)).toEqual(['copy', 'data']);
+    await client.deleteVolume('copy');
+    await client.deleteTemplate('base');
+    expect(await client.rollback('data', 'first')).toMatchObject({ name: 'data' });
+    expect(await client.deleteSnapshot('data', 'first')).toEqual({ deferred: false });
+    await client.deleteVolume('data');
+    expect(await client.volumes()).toEqual([]);
+  });
+
+  it.each([
+    ['not-found', () => client.volume('none'), 'there is no volume "none"'],
+    ['usage', () => client.createVolume({ name: 'a/b', sizeBytes: MiB }), '"a/b"'],
+    ['usage', () => client.createVolume({ name: 'large', sizeBytes: 2 ** 63 }), 'no size of a volume'],
+    ['not-found', () => client.import('none'), 'there is no import "none"'],
+  ])('tells %s in words', async (reason, work, words) => {
+    expect(await failureOf(work())).toMatchObject({
+      reason,
+      message: expect.stringContaining(words) as string,
+    });
+  });
+
+  it('tells that a pool is gone, and goes on when it is back', async () => {
+    house.fake.state = undefined;
+    expect(await failureOf(client.volumes())).toMatchObject({
+      reason: 'guest',
+      message: 'the pool tank is not imported',
+    });
+    house.fake.state = 'ONLINE';
+    expect(await client.volumes()).toEqual([]);
+  });
+
+  it('tells a watcher all that is there, and then every change', async () => {
+    await client.createVolume({ name: 'data', sizeBytes: MiB });
+    const stop = new AbortController();
+    const seen: string[] = [];
+    const wordsOf = (told: Watched): string => `${told.event} ${told.volume?.name ?? ''}`.trim();
+    for await (const told of client.watch(stop.signal)) {
+      seen.push(wordsOf(told));
+      if (told.event === 'synced') {
+        await client.createSnapshot('data', 'first');
+        await client.createVolume({ name: 'more', sizeBytes: MiB });
+        await client.deleteVolume('data');
+      }
+      if (told.event === 'volumeDeleted') stop.abort();
+    }
+    expect(seen).toEqual(['volume data', 'synced', 'volume data', 'volume more', 'volumeDeleted']);
+  });
+
+  it('exports the content of a volume, without its holes, and leaves nothing', async () => {
+    await client.createVolume({ name: 'data', sizeBytes: 4 * MiB });
+    const content = Buffer.alloc(4 * MiB);
+    content.fill('x', MiB, MiB + 1000);
+    const exported: Buffer[] = [];
+    let sha256 = '';
+    const devices = join(house.folder, 'devices', 'tank', '.zvold');
+    await mkdir(devices, { recursive: true });
+    // The fake's clones are made empty.
+    house.fake.before = async (argv) => {
+      if (argv[1] === 'clone')
+        await writeFile(join(devices, (argv.at(-1) ?? '').split('/').at(-1) ?? ''), content);
+    };
+    for await (const message of client.export({ volume: 'data' }, new AbortController().signal)) {
+      if (message.data.length > 0) exported.push(message.data);
+      ({ sha256 } = message);
+    }
+    expect(Buffer.concat(exported)).toHaveLength(512 * 1024);
+    expect(sha256).toBe(createHash('sha256').update(content).digest('hex'));
+    expect([...house.fake.datasets.keys()]).toEqual(['tank', 'tank/data', 'tank/.zvold']);
+  });
+});
+
+type Generic = Record<
+  string,
+  (request: object, done: (error: ServiceError | null, response: Record<string, unknown>) => void) => unknown
+>;
+
+/** A client that knows nothing but a published contract. */
+function generated(
+  file: string,
+  name: string,
+): (method: string, request?: object) => Promise<Record<string, unknown>> {
+  const definition = loadSync(file, { longs: Number, enums: String, defaults: true });
+  const path = name.split('.');
+  const made = path.reduce<unknown>(
+    (place, word) => (place as Record<string, unknown>)[word],
+    loadPackageDefinition(definition),
+  );
+  const service = new (made as new (...words: unknown[]) => Client)(
+    `unix:${socket}`,
+    credentials.createInsecure(),
+  );
+  return (method, request = {}) =>
+    new Promise((done, failed) => {
+      (service as unknown as Generic)[method]?.(request, (error, response) =>
+        error ? failed(error) : done(response),
+      );
+    });
+}
+
+describe('the contract of mvirt', () => {
+  const file = resolve('proto/mvirt/zfs/zfs.proto');
+
+  it('is spoken with a client made of nothing else', async () => {
+    const ask = generated(file, 'mvirt.zfs.ZfsService');
+    expect(await ask('GetVersion')).toEqual({ version: '1.2.3' });
+    const volume = await ask('CreateVolume', { name: 'data', sizeBytes: MiB, id: 'mine' });
+    expect(volume).toMatchObject({
+      id: 'mine',
+      name: 'data',
+      path: '/dev/zvol/tank/data',
+      volsizeBytes: MiB,
+      volblocksize: 16_384,
+    });
+    expect(volume['createdAt']).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+    await ask('CreateSnapshot', { volumeName: 'data', snapshotName: 'first' });
+    expect(
+      await ask('PromoteSnapshotToTemplate', {
+        volumeName: 'data',
+        snapshotName: 'first',
+        templateName: 'base',
+      }),
+    ).toMatchObject({
+      name: 'base',
+      snapshotPath: 'tank/data@first',
+      cloneCount: 0,
+    });
+    await ask('CloneFromTemplate', { templateName: 'base', newVolumeName: 'copy' });
+    expect(await ask('ListTemplates')).toMatchObject({ templates: [{ cloneCount: 1 }] });
+    await expect(ask('DeleteTemplate', { name: 'base' })).rejects.toMatchObject({
+      code: status.FAILED_PRECONDITION,
+    });
+    await expect(ask('ResizeVolume', { name: 'data', newSizeBytes: 4096 })).rejects.toMatchObject({
+      code: status.FAILED_PRECONDITION,
+    });
+    expect(await ask('DeleteVolume', { name: 'copy' })).toEqual({ deleted: true });
+    await expect(ask('GetImportJob', { id: 'none' })).rejects.toMatchObject({ code: status.NOT_FOUND });
+  });
+});
+
+describe('health and reflection', () => {
+  it('are answered as everywhere', async () => {
+    const health = generated(
+      'node_modules/grpc-health-check/proto/health/v1/health.proto',
+      'grpc.health.v1.Health',
+    );
+    expect(await health('Check', { service: 'zfsdev.zvol.v1.ZvolService' })).toMatchObject({
+      status: 'SERVING',
+    });
+  });
+});
+
+describe('a port that others can reach', () => {
+  const certificate = (name: string): string[] => [
+    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
+    ...['-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost'],
+    ...['-keyout', join(house.folder, `${name}.key`), '-out', join(house.folder, `${name}.crt`)],
+  ];
+
+  it('wants a certificate or a token, and lets nobody in with a wrong one', async () => {
+    call('openssl', ...certificate('server'));
+    const [key, crt] = [join(house.folder, 'server.key'), join(house.folder, 'server.crt')];
+    const tcp = { address: '127.0.0.1:0', certificate: crt, key };
+    await expect(listen(daemon(), { socket: join(house.folder, 'other'), tcp })).rejects.toThrow(
+      '--token-file',
+    );
+    const tokenFile = join(house.folder, 'token');
+    await writeFile(tokenFile, 'a secret of many words\n', { mode: 0o600 });
+    const port = 20_000 + (process.pid % 20_000);
+    const second = await listen(daemon(), {
+      socket: join(house.folder, 'third'),
+      tcp: { ...tcp, address: `127.0.0.1:${port}`, tokenFile },
+    });
+    try {
+      const trusted = credentials.createSsl(await readFile(crt));
+      const ask = (token?: string): Promise<unknown> =>
+        new Promise((done, failed) => {
+          const over = new Client(`localhost:${port}`, trusted);
+          const metadata = new Metadata();
+          if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
+          over.makeUnaryRequest(
+            '/zfsdev.zvol.v1.ZvolService/ListVolumes',
+            () => Buffer.alloc(0),
+            (bytes: Buffer) => bytes,
+            {},
+            metadata,
+            (error, response) => {
+              over.close();
+              if (error) failed(error);
+              else done(response);
+            },
+          );
+        });
+      await expect(ask()).rejects.toMatchObject({ code: status.UNAUTHENTICATED });
+      await expect(ask('a guess')).rejects.toMatchObject({ code: status.UNAUTHENTICATED });
+      await expect(ask('a secret of many words')).resolves.toBeDefined();
+    } finally {
+      await second.close();
+    }
+  });
+});

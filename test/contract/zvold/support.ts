@@ -1,0 +1,78 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from '../../../src/zvold/command.ts';
+import { Hub } from '../../../src/zvold/hub.ts';
+import { Imports } from '../../../src/zvold/imports.ts';
+import type { ImportJob } from '../../../src/zvold/jobs.ts';
+import type { Keeper } from '../../../src/zvold/keeper.ts';
+import { Locks } from '../../../src/zvold/locks.ts';
+import type { Policy } from '../../../src/zvold/policy.ts';
+import { Zfs } from '../../../src/zvold/zfs.ts';
+import { FakeZfs } from '../../fakes/zfs.ts';
+
+/** A daemon's insides on a pool in memory, whose volumes are files. */
+export class ZvoldHouse {
+  readonly folder: string;
+  readonly fake: FakeZfs;
+  readonly keeper: Keeper;
+  /** What plays qemu-img. */
+  convert: Command = () => Promise.reject(new Error('qemu-img was not expected'));
+  policy: Policy;
+  imports: Imports;
+
+  private constructor(folder: string) {
+    this.folder = folder;
+    this.fake = new FakeZfs(join(folder, 'devices'));
+    this.keeper = {
+      pool: this.fake.pool,
+      zfs: new Zfs(this.fake.command),
+      machine: this.fake.machine,
+      locks: new Locks(),
+      hub: new Hub(),
+    };
+    this.policy = { folders: [join(folder, 'images')], allowLocalAddresses: true, largest: 2 ** 40 };
+    this.imports = this.anew();
+  }
+
+  static async open(): Promise<ZvoldHouse> {
+    return new ZvoldHouse(await mkdtemp(join(tmpdir(), 'zfsdev-zvold-')));
+  }
+
+  /** As a daemon that is started again finds things. */
+  anew(): Imports {
+    const command: Command = (argv, options) =>
+      argv[0] === 'qemu-img' ? this.convert(argv, options) : this.fake.command(argv, options);
+    this.imports = new Imports(this.keeper, {
+      command,
+      policy: this.policy,
+      folder: join(this.folder, 'state'),
+      atOnce: 2,
+    });
+    return this.imports;
+  }
+
+  device(dataset: string): string {
+    return join(this.folder, 'devices', dataset);
+  }
+
+  /** Waits for the end of an import. */
+  async ended(id: string): Promise<ImportJob> {
+    const stop = new AbortController();
+    for await (const told of this.keeper.hub.watch(
+      () => Promise.resolve([{ kind: 'import', job: this.imports.get(id) }]),
+      stop.signal,
+    )) {
+      if (told.kind === 'import' && told.job.id === id && told.job.completed !== undefined) {
+        stop.abort();
+        return told.job;
+      }
+    }
+    throw new Error('the watch ended');
+  }
+
+  async close(): Promise<void> {
+    await this.imports.close();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+}
