@@ -91,7 +91,11 @@ async function openLock(path: string): Promise<FileHandle> {
 }
 
 async function held(file: FileHandle): Promise<Lock> {
-  await file.truncate(0);
-  await file.write(`${process.pid}\n`);
+  try {
+    await file.truncate(0);
+    await file.write(`${process.pid}\n`);
+  } catch {
+    // It only tells people who holds the lock; on a full disk it is held all the same.
+  }
   return { release: () => file.close() };
 }

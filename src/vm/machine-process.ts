@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { Failure, hasCode } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { deadlineIn, poll } from '../host/deadline.ts';
@@ -52,15 +52,48 @@ export async function waitForEnd(
   );
 }
 
-/** Ends the machine at once, as a power cut would, and waits until it is gone. */
+/** Ends the machine at once, as a power cut would, and waits until it is gone, and the room of its memory free. */
 export async function killMachine(ctx: Context, pidFile: string): Promise<void> {
   const pid = await findMachine(ctx, pidFile);
-  if (pid === undefined) return;
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch (error) {
-    if (!hasCode(error, 'ESRCH')) throw error;
+  if (pid !== undefined) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      if (!hasCode(error, 'ESRCH')) throw error;
+    }
+    // Undoing goes on after an interrupt, so this wait has a signal of its own.
+    await waitForEnd(ctx, pidFile, 30_000, new AbortController().signal);
   }
-  // Undoing goes on after an interrupt, so this wait has a signal of its own.
-  await waitForEnd(ctx, pidFile, 30_000, new AbortController().signal);
+  await settled(pidFile);
+}
+
+/** Milliseconds in which a process that is ending has let go of all that it had, on a busy host. */
+const lettingGo = 10_000;
+
+/**
+ * Waits while the process of a pid file is on its way out: it has no arguments any more, but its threads may still hold
+ * its memory, whose file takes its room on the disk until they let go, whoever removes it.
+ */
+async function settled(pidFile: string): Promise<void> {
+  const pid = Number(readIfExists(pidFile)?.trim());
+  if (process.platform !== 'linux' || !Number.isSafeInteger(pid) || pid < 2) return;
+  const { signal } = new AbortController();
+  const deadline = deadlineIn(lettingGo);
+  const gone = async (): Promise<true | undefined> => ((await isEnding(pid)) ? undefined : true);
+  // Whatever has that pid now is not waited for any longer.
+  await poll('the end of its process', gone, { deadline, signal, longest: 50 }).catch(() => undefined);
+}
+
+async function isEnding(pid: number): Promise<boolean> {
+  try {
+    const [[first], threads, status] = await Promise.all([
+      argumentsOnLinux(pid).then((args) => args ?? ['gone']),
+      readdir(`/proc/${pid}/task`),
+      readFile(`/proc/${pid}/status`, 'utf8'),
+    ]);
+    return first === '' && (threads.length > 1 || !/^State:\s+Z/m.test(status));
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ESRCH')) return false;
+    throw error;
+  }
 }

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { isLocked, lock, lockWaiting } from '../../../src/host/lock.ts';
@@ -99,3 +99,13 @@ test('a lock that cannot be opened is a failure that names it', async () => {
   await writeFile(join(ctx.folder, 'locks'), '');
   await expect(lock(path, '"a"')).rejects.toMatchObject({ reason: 'files' });
 });
+
+test.skipIf(process.platform !== 'linux')(
+  'is held on a full disk, where nobody can be told by whom',
+  async () => {
+    await mkdir(join(ctx.folder, 'locks'), { recursive: true });
+    // Takes any number of bytes as a disk without room does.
+    await symlink('/dev/full', path);
+    await (await lock(path, 'it')).release();
+  },
+);
