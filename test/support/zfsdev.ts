@@ -49,8 +49,8 @@ export function shell(home: string, env: Readonly<Record<string, string>> = {}, 
 
 /** `ZFSDEV_TEST_COLD` has every machine boot, to tell what forks save (docs/benchmarks.md). */
 function booted(args: readonly string[]): readonly string[] {
-  const at = ['up', 'run'].includes(args[0] ?? '') && !args.includes('--cold') ? 1 : args.length;
-  return at === 1 ? [...args.slice(0, 1), '--cold', ...args.slice(1)] : args;
+  const [verb = '', ...rest] = args;
+  return ['up', 'run'].includes(verb) && !rest.includes('--cold') ? [verb, '--cold', ...rest] : args;
 }
 
 function start(args: readonly string[], env: NodeJS.ProcessEnv): Begun {
