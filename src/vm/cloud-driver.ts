@@ -4,6 +4,7 @@ import type { Claim } from '../budget/admission.ts';
 import { bytes, exactBytes, formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
+import { together } from '../core/together.ts';
 import { seedContents, seedLabel } from '../guest/cloud-init.ts';
 import { newHostKey, userPublicKey } from '../guest/keys.ts';
 import type { Context } from '../host/context.ts';
@@ -145,7 +146,7 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
     'disk',
     'Creating its disk',
     async () => {
-      await Promise.all([layOutDisk(ctx, spec, image.disk), layOutSeed(ctx, spec, state)]);
+      await together([layOutDisk(ctx, spec, image.disk), layOutSeed(ctx, spec, state)]);
       const created: State = { ...placed, phase: 'created' };
       await writeState(ctx, spec.name, created);
       return { name: spec.name, spec, state: created };
@@ -157,7 +158,7 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
 /** Gives a machine new keys, and the disk by which cloud-init learns who it is. */
 async function layOutSeed(ctx: Context, spec: Spec, { machineId }: State): Promise<void> {
   const paths = ctx.paths.instance(spec.name);
-  const [hostKey, userKey, scripts, runner] = await Promise.all([
+  const [hostKey, userKey, scripts, runner] = await together([
     newHostKey(ctx, spec.name),
     userPublicKey(ctx),
     readProvisionScripts(spec),
@@ -172,7 +173,7 @@ async function layOutSeed(ctx: Context, spec: Spec, { machineId }: State): Promi
     scripts,
     runner,
   });
-  await Promise.all([
+  await together([
     writeFileAtomically(paths.knownHosts, `${spec.name} ${hostKey.publicKey}`),
     writeFileAtomically(paths.seed, isoImage(seedLabel, contents)),
   ]);

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { together } from '../core/together.ts';
 import { newHostKey, userPublicKey } from '../guest/keys.ts';
 import type { Context } from '../host/context.ts';
 import { writeFileAtomically } from '../host/files.ts';
@@ -22,7 +23,7 @@ export async function layOutDisk(ctx: Context, { name, disk: size }: Spec, backi
 export async function layOutIdentity(ctx: Context, spec: Spec, state: State, image: Image): Promise<Secrets> {
   const paths = ctx.paths.instance(spec.name);
   const agentKey = randomBytes(32).toString('hex');
-  const [hostKey, userKey, program, zvold] = await Promise.all([
+  const [hostKey, userKey, program, zvold] = await together([
     newHostKey(ctx, spec.name),
     userPublicKey(ctx),
     readFile(guestProgram('agent.mjs')),
@@ -31,7 +32,7 @@ export async function layOutIdentity(ctx: Context, spec: Spec, state: State, ima
   ]);
   const initrd = spec.kernel ? requireKernel(ctx.paths, spec.kernel).initrd : image.initrd;
   const seed = seedFiles(spec, state, userKey, hostKey, { agent: { program, key: agentKey }, zvold });
-  await Promise.all([
+  await together([
     writeFileAtomically(paths.knownHosts, `${spec.name} ${hostKey.publicKey}`),
     appendSeed(initrd, paths.initrd, seed),
   ]);

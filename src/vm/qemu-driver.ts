@@ -4,6 +4,7 @@ import { formatBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
+import { together } from '../core/together.ts';
 import type { Channel, Streams } from '../guest/channel.ts';
 import { agentChannel } from '../guest/agent-channel.ts';
 import { sshChannel } from '../guest/ssh.ts';
@@ -106,7 +107,7 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
     'disk',
     'Creating its disk',
     async () => {
-      await Promise.all([layOutDisk(ctx, spec, image.disk), layOutIdentity(ctx, spec, state, image)]);
+      await together([layOutDisk(ctx, spec, image.disk), layOutIdentity(ctx, spec, state, image)]);
       const created: State = { ...state, phase: 'created', imageDigest: image.digest };
       await writeState(ctx, spec.name, created);
       return { name: spec.name, spec, state: created };
