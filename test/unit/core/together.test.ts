@@ -8,7 +8,8 @@ test('a failure waits for those that have not ended', async () => {
   const all = together([Promise.reject(new Error('cut off')), slow]).catch((error: unknown) =>
     ended.push(String(error)),
   );
-  await Promise.resolve();
+  // Longer than a failure takes on its way.
+  await new Promise((resolve) => setImmediate(resolve));
   end();
   await all;
   expect(ended).toEqual(['slow', 'Error: cut off']);
