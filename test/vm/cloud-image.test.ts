@@ -50,7 +50,9 @@ afterAll(async () => {
 // One machine goes through its life; each test begins where the one before it ended.
 describe('a machine of a cloud image', () => {
   it('is refused a disk that is smaller than the image', async () => {
-    const { exitCode, stderr } = await zfsdev('up', template, '--name', name, '--disk', '512MiB');
+    const tooSmall = ['--name', name, '--disk', '512MiB'];
+    // The first that boots by firmware, which a host that never did so has to install.
+    const { exitCode, stderr } = await zfsdev('up', template, ...tooSmall, '--install-deps', '--yes');
     expect(stderr).toContain('a disk of 512MiB is smaller than the image');
     expect(stderr).toContain('next: --disk');
     expect(exitCode).toBe(2);
@@ -58,7 +60,7 @@ describe('a machine of a cloud image', () => {
   });
 
   it('comes up as itself, with the pool of its template', async () => {
-    const up = await zfsdev('up', template, '--name', name, '--install-deps', '--yes', ...patience);
+    const up = await zfsdev('up', template, '--name', name, ...patience);
     expect(up.stderr).not.toMatch(/^error:/m);
     expect(up.exitCode).toBe(0);
     expect(up.stdout).toMatch(/pool: testpool\n\s*state: ONLINE/);
