@@ -89,7 +89,7 @@ function boundOf(request: KernelRequest): number {
 }
 
 /** As the root of a namespace a user is root to the files that are their own, and to nothing else. */
-const asOwnRoot = ['unshare', '--user', '--map-root-user', ...contained.slice(1)] as const;
+export const asOwnRoot = ['unshare', '--user', '--map-root-user', ...contained.slice(1)] as const;
 
 function enter(ctx: Context, paths: BuildPaths, phase: Phase): readonly [string, ...string[]] {
   const script = join(paths.work, 'provision', 'kernel-enter.sh');

@@ -2,13 +2,14 @@
 const objectsPerOption = 1.9;
 
 /** A line of the kernel's make that tells of an object made: `  CC [M]  fs/ext4/super.o`. */
-const objectLine = /^ {2}(CC|AS|LD|AR)(?: \[M\])? +\S+\.(?:o|a|ko)$/;
+export const objectLine = /^ {2}(CC|AS|LD|AR)(?: \[M\])? +\S+\.(?:o|a|ko)$/;
 
 /**
  * What an object takes a processor against gen_init_cpio.c, which the pipeline compiles for a measure. Roughly, from a single
  * build of a tinyconfig with a guest's options on a busy host: about 560 s for an estimate of 1583 objects, against 0.22 s.
+ * `npm run bench -- kernel` tells what it is on another host.
  */
-const costOfObject = 1.6;
+export const costOfObject = 1.6;
 
 /** How many objects a configuration makes, and how long that takes: an estimate, to be told as one. */
 export interface Estimate {
