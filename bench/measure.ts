@@ -1,5 +1,8 @@
 import { spawnSync } from 'node:child_process';
 
+/** Seconds after which a command is ended: none of them takes as long, and an unattended run must end. */
+const patience = 4 * 3600;
+
 /** Seconds of one run of a command; throws if it fails, because a failing command's time means nothing. */
 export function seconds(
   argv: readonly [string, ...string[]],
@@ -10,6 +13,8 @@ export function seconds(
   const { status, stderr, error } = spawnSync(program, args, {
     env: { ...process.env, ...env },
     encoding: 'utf8',
+    timeout: patience * 1000,
+    maxBuffer: 2 ** 28,
   });
   const end = process.hrtime.bigint();
   if (error) throw error;
@@ -20,7 +25,7 @@ export function seconds(
 export interface Pair {
   readonly a: number;
   readonly b: number;
-  /** Median of the ratios a/b, taken pair by pair, so that drift of the machine cancels out. */
+  /** Of a to b: the median of all turns', each taken for itself so that drift of the machine cancels out, unless said otherwise. */
   readonly ratio: number;
 }
 
@@ -31,22 +36,30 @@ export function inTurn(runs: number, a: () => number, b: () => number): Pair {
   return pairOf(Array.from({ length: runs }, () => ({ a: a(), b: b() })));
 }
 
-/** As `inTurn`, for work whose time is taken here. */
-export async function inTurnAsync(
+/** Seconds that this work took. */
+export async function timed(work: () => unknown): Promise<number> {
+  const begin = performance.now();
+  await work();
+  return (performance.now() - begin) / 1000;
+}
+
+/**
+ * Runs two pieces of work in turn, a warm-up of each first; each gives its own seconds, so that what it prepares and takes away
+ * is not counted. The least of each, and the ratio of these: what disturbs a short piece of work only ever adds to it.
+ */
+export async function leastInTurn(
   runs: number,
-  a: () => Promise<unknown>,
-  b: () => Promise<unknown>,
+  a: () => Promise<number>,
+  b: () => Promise<number>,
 ): Promise<Pair> {
-  const timed = async (work: () => Promise<unknown>): Promise<number> => {
-    const begin = performance.now();
-    await work();
-    return (performance.now() - begin) / 1000;
-  };
   await a();
   await b();
-  const pairs = [];
-  for (let run = 0; run < runs; run += 1) pairs.push({ a: await timed(a), b: await timed(b) });
-  return pairOf(pairs);
+  const least = { a: Infinity, b: Infinity };
+  for (let run = 0; run < runs; run += 1) {
+    least.a = Math.min(least.a, await a());
+    least.b = Math.min(least.b, await b());
+  }
+  return { ...least, ratio: least.a / least.b };
 }
 
 function pairOf(pairs: readonly { readonly a: number; readonly b: number }[]): Pair {
