@@ -31,6 +31,18 @@ export default defineConfig({
       },
       {
         test: {
+          // Not part of `npm test`: it installs OpenZFS's own tests in a machine and runs some of them, which takes hours in an
+          // emulated one.
+          name: 'openzfs',
+          include: ['test/openzfs/**/*.test.ts'],
+          globalSetup: ['test/vm/setup.ts'],
+          fileParallelism: false,
+          testTimeout: 24 * 3_600_000,
+          hookTimeout: 1_800_000,
+        },
+      },
+      {
+        test: {
           // Not part of `npm test`: it drives a real limactl, which has to be there.
           name: 'lima',
           include: ['test/lima/**/*.test.ts'],

@@ -1,5 +1,5 @@
 // Runs all that needs nothing but this repository: installs what the lanes need, then types, lint, and three lanes. The
-// fourth, lima, drives a limactl that somebody else has to install: npm run test:lima.
+// others (docs/architecture.md) want a limactl that somebody else has to install, or hours.
 import { spawnSync } from 'node:child_process';
 
 function run(command, args) {
