@@ -41,7 +41,7 @@ describe('an interrupted up', () => {
 
   it('by kill -9 while the machine boots is listed as broken; delete cleans up', async () => {
     const up = zfsdev.begin('up', 'zfs-test', '--cold', '--name', 'killed');
-    await up.until('Waiting for the pool');
+    await up.until('Booting');
     up.kill('SIGKILL');
     await up.result;
     const list = await zfsdev('list');
