@@ -85,9 +85,7 @@ describe('two at once', () => {
   it('ten of different names all come up', async () => {
     const names = Array.from({ length: 10 }, (_, i) => `many-${i}`);
     const all = await Promise.all(
-      names.map((name) =>
-        zfsdev('up', 'zfs-test', '--name', name, '--memory', '1GiB', '--timeout', '20m', '--overcommit'),
-      ),
+      names.map((name) => zfsdev('up', 'zfs-test', '--name', name, '--timeout', '20m', '--overcommit')),
     );
     for (const { exitCode, stderr } of all) expect({ exitCode, stderr }).toMatchObject({ exitCode: 0 });
     const { instances } = JSON.parse((await zfsdev('list', '--json')).stdout) as {
