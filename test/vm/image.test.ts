@@ -62,9 +62,12 @@ describe('image build that fails', () => {
     await expectNothingLeft();
   });
 
-  it.each(['SIGINT', 'SIGTERM'] as const)('by %s undoes all and exits 130', async (signal) => {
+  it.each([
+    ['SIGINT', 'installing'],
+    ['SIGTERM', 'downloading'],
+  ] as const)('by %s while it is %s undoes all and exits 130', async (signal, at) => {
     const build = zfsdev.begin('image', 'build', '--json');
-    await build.until('"text":"installing');
+    await build.until(`"text":"${at}`);
     build.kill(signal);
     const { exitCode, stdout } = await build.result;
     expect(stdout).toContain('"reason":"interrupted"');
