@@ -2,6 +2,7 @@
 # Called by provision/kernel-enter.sh as the pipeline's own script is: what somebody types who builds the same kernel by hand.
 set -eu
 cd /build
+# shellcheck source=/dev/null
 . ./settings.sh
 exec >log 2>&1
 compiler=gcc

@@ -57,7 +57,8 @@ apt-get -q -y -o Acquire::Retries=3 install --no-install-recommends zfs-test
 useradd --create-home zfs-tests
 echo 'zfs-tests ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/zfs-tests
 chmod 0440 /etc/sudoers.d/zfs-tests
-! dpkg-query --show zfs-dkms 2>/dev/null`;
+! dpkg-query --show zfs-dkms 2>/dev/null
+`;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-openzfs-'));
@@ -65,7 +66,10 @@ beforeAll(async () => {
   await writeFile(file, template);
   await succeed('up', file, '--name', name, '--cold', '--overcommit', '--timeout', '30m');
   console.log('installing zfs-test');
-  await guest(`(${prepare}) >/root/prepare.log 2>&1 || { tail -n 40 /root/prepare.log; exit 1; }`);
+  const script = join(folder, 'prepare.sh');
+  await writeFile(script, prepare);
+  await succeed('copy', script, `${name}:/root/prepare.sh`);
+  await guest('sh /root/prepare.sh >/root/prepare.log 2>&1 || { tail -n 40 /root/prepare.log; exit 1; }');
 }, 4 * 3_600_000);
 
 afterAll(async () => {
@@ -101,7 +105,8 @@ async function runSuite(
     return outcomes;
   };
   // -x takes away what an earlier run left; it looks for nothing but its own names.
-  const command = 'runuser -u zfs-tests -- /usr/share/zfs/zfs-tests.sh -v -x -r /var/tmp/zvol.run';
+  const command =
+    'cd /var/tmp && runuser -u zfs-tests -- /usr/share/zfs/zfs-tests.sh -v -x -r /var/tmp/zvol.run';
   const run = zfsdev.begin('exec', name, '--', 'sh', '-c', `${command} >/var/tmp/zvol.out 2>&1`);
   const state = { ended: false };
   void run.result.then(() => (state.ended = true));
