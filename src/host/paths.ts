@@ -12,6 +12,8 @@ export interface InstancePaths {
   readonly spec: string;
   readonly state: string;
   readonly disk: string;
+  /** Further disks that zfsdev made, and a file there by its name: `NAME.qcow2`, `NAME.raw`. */
+  readonly disks: string;
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
@@ -138,6 +140,7 @@ function instancePaths(folder: string): InstancePaths {
     spec: join(folder, 'spec.json'),
     state: join(folder, 'state.json'),
     disk: join(folder, 'disk.qcow2'),
+    disks: join(folder, 'disks'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
     seed: join(folder, 'seed.iso'),
