@@ -17,7 +17,7 @@ export interface Qcow2Format {
 /** A disk of a machine beside the one with the root file system. */
 export interface DiskDevice {
   readonly type: 'qcow2' | 'raw';
-  /** Unique in the machine; never `root`. In the guest it is the disk's serial number. */
+  /** Unique in the machine, 20 bytes at most, as it is the disk's serial number in the guest; never `root`. */
   readonly name: string;
   /** Absolute path; one in the instance's own folder without. That one goes with the instance, any other one stays. */
   readonly file?: string;

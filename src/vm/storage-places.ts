@@ -8,9 +8,14 @@ export function placeOf(ctx: Pick<Context, 'paths'>, instance: InstanceName, dis
   return disk.file ?? join(ctx.paths.instance(instance).disks, `${disk.name}.${disk.type}`);
 }
 
-/** Name of a disk's node in a running QEMU, for snapshots, block jobs and plugging. */
+/** Name of a disk's node in a running QEMU, which takes 31 bytes, for snapshots, block jobs and plugging. */
 export function nodeOf({ name }: Pick<DiskDevice, 'name'>): string {
-  return `storage-${name}`;
+  return `disk-${name}`;
+}
+
+/** Name of the node of a disk's file. */
+export function fileNodeOf(disk: Pick<DiskDevice, 'name'>): string {
+  return `${nodeOf(disk)}-file`;
 }
 
 /** Id of a disk's or share's device in a running QEMU. */
