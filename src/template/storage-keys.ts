@@ -84,7 +84,10 @@ class Entry {
   unknown(map: Record<string, unknown>, keys: readonly string[], others: readonly string[] = []): void {
     for (const key of Object.keys(map)) {
       if (keys.includes(key)) continue;
-      const near = nearest(key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), keys);
+      const near = nearest(
+        key.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+        keys,
+      );
       const advice = near === undefined ? `the keys here are ${keys.join(', ')}` : `did you mean "${near}"?`;
       const message = others.includes(key)
         ? `does not belong to this type of storage; the keys here are ${keys.join(', ')}`
@@ -219,11 +222,7 @@ function reportConflicts(
   }
 }
 
-function reportCdrom(
-  has: (key: string) => boolean,
-  read: Values<typeof diskKeys>,
-  entry: Entry,
-): void {
+function reportCdrom(has: (key: string) => boolean, read: Values<typeof diskKeys>, entry: Entry): void {
   if (!has('file')) entry.report('key', 'file', 'is missing: the medium of a cdrom must be there');
   if (read.readonly === false) entry.report('value', 'readonly', 'a cdrom is only read');
   if (read.interface === 'virtio') {

@@ -24,7 +24,8 @@ export function readStorageName(input: unknown): string {
 export function readHostPath(input: unknown): string {
   const text = readText(input);
   const scheme = /^([a-z][a-z0-9+.-]*):\/\//i.exec(text)?.[1];
-  if (scheme !== undefined) throw new Failure('usage', `${show(text)} is an address, not a path of this host`);
+  if (scheme !== undefined)
+    throw new Failure('usage', `${show(text)} is an address, not a path of this host`);
   if (/^~[^/]/.test(text)) {
     throw new Failure('usage', `${show(text)} names somebody's home; write that path in full`);
   }
@@ -39,7 +40,8 @@ export function readMountTag(input: unknown): string {
 }
 
 /** What a share would hide, and the guest can't do without. */
-const guestsOwn = /^\/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|tmp|usr|var)(\/(lib|run|tmp))?$/;
+const guestsOwn =
+  /^\/(bin|boot|dev|etc|lib|lib32|lib64|libx32|proc|run|sbin|sys|tmp|usr|var)(\/(lib|run|tmp))?$/;
 
 /** Reads where in the guest a share is mounted. */
 export function readMountPoint(input: unknown): string {
