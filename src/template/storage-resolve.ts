@@ -1,4 +1,4 @@
-import { dirname } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { absoluteLocation } from './image.ts';
 import type { DiskDevice, StorageDevice } from './storage.ts';
 
@@ -8,7 +8,8 @@ import type { DiskDevice, StorageDevice } from './storage.ts';
  * @param file the template's
  */
 export function resolveStorage(storage: readonly StorageDevice[], file: string): StorageDevice[] {
-  const absolute = (path: string): string => absoluteLocation(path, dirname(file));
+  // Without `..`, which would mean something else behind a link.
+  const absolute = (path: string): string => resolve(absoluteLocation(path, dirname(file)));
   return storage.map((device) =>
     device.type === 'virtfs' ? { ...device, path: absolute(device.path) } : resolveDisk(device, absolute),
   );

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { constants, lstatSync } from 'node:fs';
 import { link, lstat, mkdir, open, rename, rm, rmdir, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { formatBytes } from '../core/bytes.ts';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
@@ -73,8 +73,7 @@ export function placesOf(
  * @throws Failure `already-exists` if somebody else made it meanwhile, `files`, `no-space`, `process`, `interrupted`
  */
 export async function createDisk(ctx: Context, { disk, path }: PlacedDisk, undo: UndoStack): Promise<void> {
-  // By where it leads: two names of one folder have the same creator.
-  const place = leadsTo(path);
+  const place = placeIn(path);
   const held = await lockWaiting(ctx.paths.lock(lockName(place)), ctx.signal);
   try {
     await makeParents(dirname(place), undo);
@@ -92,6 +91,11 @@ export async function createDisk(ctx: Context, { disk, path }: PlacedDisk, undo:
   } finally {
     await held.release();
   }
+}
+
+/** Where a file is made: two names of one folder have the same creator. What a link by its own name leads to is not meant. */
+function placeIn(path: string): string {
+  return join(leadsTo(dirname(path)), basename(path));
 }
 
 function lockName(place: string): string {
@@ -198,7 +202,7 @@ function told({ name }: DiskDevice, path: string, error: unknown): unknown {
  */
 export async function sweepUnfinished(ctx: Context, paths: readonly string[]): Promise<void> {
   for (const path of paths) {
-    const place = leadsTo(path);
+    const place = placeIn(path);
     if (await isLocked(ctx.paths.lock(lockName(place)))) continue;
     await removeFile(unfinishedFile(place)).catch(() => undefined);
   }

@@ -169,7 +169,21 @@ describe('storage of a template', () => {
     size: 1G
   - nothing
 `),
-    ).toMatchInlineSnapshot();
+    ).toMatchInlineSnapshot(`
+      [
+        "2:5 storage[0].size: is missing: there is no file or backing_file that it could come from",
+        "2:11 storage[0].name: "Root!" is not a name for storage: 1 to 20 small letters, digits and inner - or _",
+        "4:5 storage[0].sise: is not a known key; did you mean "size"?",
+        "5:11 storage[1].name: "root" is the name of the disk with the root file system",
+        "7:11 storage[1].size: "-5G" is a negative size; write a number and a unit, for instance 512MiB, 4GiB or 10GB",
+        "8:16 storage[1].interface: must be one of virtio, sata, ide, scsi, none, not "usb"",
+        "9:11 storage[2].type: must be one of qcow2, raw, virtfs, not "floppy"",
+        "10:5 storage[3].path: is missing: the folder of the host",
+        "12:5 storage[3].mountAt: is not a known key; did you mean "mount_at"?",
+        "13:5 storage[3].size: does not belong to this type of storage; the keys here are name, type, readonly, path, mount_tag, security_model, protocol, mount_at",
+        "14:5 storage[4]: must be a map, not "nothing"",
+      ]
+    `);
   });
 
   it.each([
