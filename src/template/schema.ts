@@ -136,12 +136,12 @@ export function checkTemplate(input: unknown): { template: Template } | { proble
   const properties = readProperties(rawProperties(input), problems);
   const storage = isMap(input) && 'storage' in input ? readStorage(input['storage'], problems) : [];
   if (!result.success || problems.length > 0) return { problems };
-  const { pool: found, storage: _, ...rest } = result.output;
+  const { pool: found, storage: listed, ...rest } = result.output;
   return {
     template: {
       ...rest,
       ...(found === undefined ? {} : { pool: { ...found, properties } }),
-      ...(storage.length === 0 ? {} : { storage }),
+      ...(listed === undefined || storage.length === 0 ? {} : { storage }),
     },
   };
 }

@@ -41,16 +41,18 @@ beforeEach(async () => {
 });
 afterEach(() => ctx.remove());
 
-const disk = (name: string, more: Partial<DiskDevice> = {}): DiskDevice => ({
+/** A disk of no size of its own. */
+const sizeless = (name: string, more: Partial<DiskDevice> = {}): DiskDevice => ({
   type: 'qcow2',
   name,
-  size: bytes(64 * MiB),
   interface: 'virtio',
   media: 'disk',
   readonly: false,
   discard: true,
   ...more,
 });
+const disk = (name: string, more: Partial<DiskDevice> = {}): DiskDevice =>
+  sizeless(name, { size: bytes(64 * MiB), ...more });
 
 async function specOf(name: string, ...storage: StorageDevice[]): Promise<Spec> {
   return { ...(await resolveSpec('zfs-test', { name })), storage };
@@ -114,14 +116,13 @@ describe('a disk that is not there', () => {
     const [base, pass] = [at('base.raw'), at('pass')];
     await writeFile(base, Buffer.alloc(2 * MiB, 7));
     await writeFile(pass, 'correct horse', { mode: 0o600 });
-    const own = disk('a', {
+    const own = sizeless('a', {
       file: at('a.qcow2'),
       backingFile: base,
       backingFormat: 'raw',
       format: { clusterSize: bytes(MiB), compression: 'zstd', passphraseFile: pass },
     });
-    const { size: _, ...withoutSize } = own;
-    await layOut(withoutSize);
+    await layOut(own);
     const secret = ['--object', `secret,id=s,file=${pass.replaceAll(',', ',,')}`];
     const found = call(
       'qemu-img',
@@ -137,7 +138,7 @@ describe('a disk that is not there', () => {
     });
     expect(found).toContain('zstd');
     // And is taken for what it is when the machine starts again.
-    expect(await checkStorage(ctx, await specOf('one', withoutSize))).toEqual({ missing: [], notices: [] });
+    expect(await checkStorage(ctx, await specOf('one', own))).toEqual({ missing: [], notices: [] });
   });
 
   it('is tried again where LUKS finds no time to measure its hash by, and nothing else is', async () => {
@@ -342,8 +343,7 @@ describe('a disk that is not there', () => {
   });
 
   it('is refused without a size of its own', async () => {
-    const { size: _, ...own } = disk('a', { file: at('a.qcow2') });
-    await expect(layOut(own)).rejects.toMatchObject({
+    await expect(layOut(sizeless('a', { file: at('a.qcow2') }))).rejects.toMatchObject({
       reason: 'not-found',
       hint: expect.stringContaining('size') as string,
     });
