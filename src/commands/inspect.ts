@@ -1,9 +1,11 @@
-import { exactBytes, formatBytes } from '../core/bytes.ts';
+import { bytes, exactBytes, formatBytes } from '../core/bytes.ts';
 import { parseName } from '../core/names.ts';
-import { actualSize } from '../host/files.ts';
-import { consoleLog, machineFiles } from '../vm/machine-files.ts';
+import { actualSize, exists } from '../host/files.ts';
+import { isShare, type StorageDevice } from '../template/storage.ts';
+import { consoleLog, machineFiles, type StorageFile } from '../vm/machine-files.ts';
 import { pauseOf, pauseWords } from '../vm/pause.ts';
 import { readTable } from '../vm/snapshot-disks.ts';
+import { virtualSize } from '../vm/storage-claims.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Session } from './session.ts';
 
@@ -13,7 +15,8 @@ export async function inspect(session: Session, nameText: string): Promise<void>
   const found = await requireInstance(ctx, parseName(nameText));
   const paths = ctx.paths.instance(found.name);
   const { instance } = found;
-  const { disks, folder: folderPath } = await machineFiles(ctx, found.name, instance);
+  const { disks, folder: folderPath, storage } = await machineFiles(ctx, found.name, instance);
+  const further = storageOf(instance?.spec.storage ?? [], storage);
   const disk = disks[0] ?? paths.disk;
   const actual = actualSize(disk);
   const snapshots = (await readTable(disk).catch(() => undefined))?.snapshots.length;
@@ -33,6 +36,7 @@ export async function inspect(session: Session, nameText: string): Promise<void>
       actualBytes: actual,
       ...(instance ? { virtualBytes: instance.spec.disk, boundBytes: instance.state.diskBound } : {}),
     },
+    ...(further.length === 0 ? {} : { storage: further.map(({ document: each }) => each) }),
     ...(snapshots === undefined ? {} : { snapshots }),
     console: await consoleLog(ctx, instance ?? found),
     ...(instance ? { spec: instance.spec, state: instance.state } : {}),
@@ -59,6 +63,10 @@ export async function inspect(session: Session, nameText: string): Promise<void>
           state &&
           `${exactBytes(spec.disk)} virtual, ${formatBytes(actual)} actual, at most ${formatBytes(state.diskBound)}`,
       ],
+      ...further.map(({ name, text }, index): [string, string] => [
+        index === 0 ? 'storage' : '',
+        `${name}: ${text}`,
+      ]),
       ['snapshots', snapshots ? `${snapshots} (zfsdev snapshot list ${found.name})` : undefined],
       [
         'pool',
@@ -78,5 +86,39 @@ export async function inspect(session: Session, nameText: string): Promise<void>
       ['folder', folderPath],
     ];
     return rows.map(([key, value]) => (value === undefined ? '' : `${key.padEnd(14)}${value}\n`)).join('');
+  });
+}
+
+/** What there is to say of each disk and share of a machine's storage. */
+function storageOf(
+  storage: readonly StorageDevice[],
+  files: readonly StorageFile[],
+): { readonly name: string; readonly document: object; readonly text: string }[] {
+  return storage.map((device) => {
+    const { name } = device;
+    if (isShare(device)) {
+      const { path, mountAt, protocol, readonly } = device;
+      const access = readonly ? ', only read' : '';
+      return { name, document: device, text: `${path} at ${mountAt}, by ${protocol}${access}` };
+    }
+    const path = files.find(({ disk }) => disk.name === name)?.path ?? device.file ?? '';
+    const isThere = exists(path);
+    const virtual = isThere ? virtualSize(path, device.type) : device.size;
+    const actual = actualSize(path);
+    const words = [
+      ...(virtual === undefined ? [] : [`${exactBytes(bytes(virtual))} virtual`]),
+      isThere ? `${formatBytes(actual)} actual` : 'not made yet',
+      ...(device.readonly ? ['only read'] : []),
+    ];
+    return {
+      name,
+      document: {
+        ...device,
+        path,
+        actualBytes: actual,
+        ...(virtual === undefined ? {} : { virtualBytes: virtual }),
+      },
+      text: `${device.type} by ${device.interface}, ${words.join(', ')}, ${path}`,
+    };
   });
 }

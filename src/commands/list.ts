@@ -1,6 +1,8 @@
-import { exactBytes, formatBytes } from '../core/bytes.ts';
+import { bytes, exactBytes, formatBytes } from '../core/bytes.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
+import type { Spec } from '../template/spec.ts';
+import { disksAmong } from '../template/storage.ts';
 import { table } from '../ui/table.ts';
 import type { Tone } from '../ui/style.ts';
 import type { Inspection, Status } from '../vm/instance.ts';
@@ -48,9 +50,25 @@ export async function list(session: Session): Promise<void> {
   );
 }
 
+/** Of all its disks. A file of the user's own, which may lie anywhere, must not keep the others from being listed. */
 async function diskSize(ctx: Context, { name, instance }: Inspection): Promise<number> {
   const { disks } = await machineFiles(ctx, name, instance);
-  return disks[0] === undefined ? 0 : actualSize(disks[0]);
+  return disks.reduce((sum, disk) => sum + sizeOf(disk), 0);
+}
+
+function sizeOf(disk: string): number {
+  try {
+    return actualSize(disk);
+  } catch {
+    return 0;
+  }
+}
+
+/** What the guest sees, of all disks that it writes to. */
+function virtualBytes({ disk, storage }: Spec): number {
+  return disksAmong(storage)
+    .filter(({ readonly }) => !readonly)
+    .reduce<number>((sum, each) => sum + (each.size ?? 0), disk);
 }
 
 const columns = [
@@ -74,7 +92,7 @@ function row({ paint }: Session, { found, actual, pause }: Look): string[] {
     spec?.template ?? '-',
     spec ? String(spec.cpus) : '-',
     spec ? exactBytes(spec.memory) : '-',
-    spec ? exactBytes(spec.disk) : '-',
+    spec ? exactBytes(bytes(virtualBytes(spec))) : '-',
     formatBytes(actual),
     port === undefined ? '-' : String(port),
   ];
@@ -101,7 +119,7 @@ function document({ found, actual, pause }: Look): object {
           driver: instance.state.driver,
           cpus: instance.spec.cpus,
           memoryBytes: instance.spec.memory,
-          virtualBytes: instance.spec.disk,
+          virtualBytes: virtualBytes(instance.spec),
           created: instance.state.created,
         }
       : {}),

@@ -50,6 +50,11 @@ export async function key(session: Session, template: string, options: UpCommand
 /** @throws Failure `unsupported` for a driver whose machines can't be forked */
 function forkingDriver({ ctx }: Session, spec: Spec): Driver {
   const driver = driverFor(ctx, spec);
+  if (driver.fork && spec.storage) {
+    throw new Failure('unsupported', 'machines with storage of their own boot, and are not forked', {
+      hint: 'leave storage out of the template; up and run boot a machine that has it',
+    });
+  }
   if (driver.fork) return driver;
   if (driverName(ctx, spec) === 'qemu') {
     throw new Failure('unsupported', "machines that boot from a cloud image can't be saved and forked", {

@@ -12,6 +12,7 @@ export const packageOf: Readonly<Record<string, { apt?: string; brew?: string }>
   zstd: { apt: 'zstd', brew: 'zstd' },
   unshare: { apt: 'util-linux' },
   newuidmap: { apt: 'uidmap' },
+  virtiofsd: { apt: 'virtiofsd' },
   limactl: { brew: 'lima' },
   // Firmware of guests, which is no program; Homebrew's QEMU brings it along.
   'uefi-x86_64': { apt: 'ovmf', brew: 'qemu' },

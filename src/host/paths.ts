@@ -1,5 +1,5 @@
 import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 
@@ -12,6 +12,8 @@ export interface InstancePaths {
   readonly spec: string;
   readonly state: string;
   readonly disk: string;
+  /** Further disks that zfsdev made, and a file there by its name: `NAME.qcow2`, `NAME.raw`. */
+  readonly disks: string;
   /** The memory of a machine that is there to be saved. */
   readonly memory: string;
   readonly initrd: string;
@@ -37,6 +39,8 @@ export interface InstancePaths {
   readonly snapshotClaim: string;
   /** Where a snapshot is served while its export is compared with it. */
   readonly nbd: string;
+  /** Where a share of this name is served by virtiofs, and what its server says. */
+  readonly share: (name: string) => { readonly socket: string; readonly log: string };
 }
 
 /** Every file name inside the folder of one warm state. */
@@ -138,6 +142,7 @@ function instancePaths(folder: string): InstancePaths {
     spec: join(folder, 'spec.json'),
     state: join(folder, 'state.json'),
     disk: join(folder, 'disk.qcow2'),
+    disks: join(folder, 'disks'),
     memory: join(folder, 'memory'),
     initrd: join(folder, 'initrd'),
     seed: join(folder, 'seed.iso'),
@@ -156,6 +161,7 @@ function instancePaths(folder: string): InstancePaths {
     snapshots: join(folder, 'snapshots.json'),
     snapshotClaim: join(folder, 'snapshot.claim'),
     nbd: join(folder, 'nbd.sock'),
+    share: (name) => ({ socket: join(folder, `fs-${name}.sock`), log: join(folder, `fs-${name}.log`) }),
   };
 }
 
@@ -193,6 +199,11 @@ function kernelPaths(folder: string): KernelPaths {
 /** Where a disk is written anew, beside it. */
 export function compactedFile(disk: string): string {
   return `${disk}.compact`;
+}
+
+/** Where a disk is made, beside its place, which it takes once it is whole. */
+export function unfinishedFile(disk: string): string {
+  return join(dirname(disk), `.${basename(disk)}.zfsdev-new`);
 }
 
 /**

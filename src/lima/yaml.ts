@@ -5,6 +5,7 @@ import { worstCaseTotal, type Spec } from '../template/spec.ts';
 import { imagesOf } from './images.ts';
 import { probesOf } from './probes.ts';
 import { readProvisionScripts, type ProvisionScript } from './provision.ts';
+import { refuseStorage } from './storage.ts';
 import { limaHas, oldestLima, type LimaVersion } from './version.ts';
 
 /** The first Lima that writes files into the guest itself, by `mode: data`. */
@@ -43,6 +44,7 @@ export interface RenderOptions {
 
 /** The Lima YAML of a spec, with the scripts of `provision/`; see `renderLimaYaml`. */
 export async function renderLima(spec: Spec, options?: RenderOptions): Promise<string> {
+  refuseStorage(spec);
   return renderLimaYaml(spec, await readProvisionScripts(spec), options);
 }
 

@@ -9,6 +9,7 @@ import {
   type Machine,
 } from './machine.ts';
 import { optionString } from './option-string.ts';
+import { sharesMemory, storageArgv } from './storage-argv.ts';
 
 /** PCI ports that are left free for disks added to a running machine. */
 const hotPlugPorts = 4;
@@ -38,6 +39,9 @@ export function planArgv(machine: Machine, platform: NodeJS.Platform = process.p
     ...entropy(),
     ...serial(machine),
     ...agent(machine),
+    // After all else: whatever storage there is, the disk with the root file system is the first one that the guest finds, and
+    // every other device stays where it was.
+    ...storageArgv(machine.storage),
     ...monitor(machine),
     ...restore(machine),
     ...lifetime(machine, platform),
@@ -93,12 +97,15 @@ function cpuOf(architecture: Architecture, accelerator: Accelerator): string {
 }
 
 /** The block of memory has the same name wherever it lies: a saved state names it, and only fits a machine that has it. */
-function memory({ memory: size, ram = { kind: 'own' } }: Machine): string[] {
+function memory({ memory: size, ram = { kind: 'own' }, storage }: Machine): string[] {
   const mebibytes = Math.floor(size / MiB);
   const common = { id: 'ram0', size: mebibytes * MiB };
+  const own = sharesMemory(storage)
+    ? { 'qom-type': 'memory-backend-memfd', ...common, share: true }
+    : { 'qom-type': 'memory-backend-ram', ...common };
   const backend =
     ram.kind === 'own'
-      ? { 'qom-type': 'memory-backend-ram', ...common }
+      ? own
       : { 'qom-type': 'memory-backend-file', ...common, 'mem-path': ram.path, share: ram.shared };
   return [
     ...['-m', `size=${mebibytes}M`],

@@ -7,6 +7,7 @@ import type { Context } from '../host/context.ts';
 import { deadlineIn, poll } from '../host/deadline.ts';
 import { exists } from '../host/files.ts';
 import { sameContent } from './compare.ts';
+import { imageOptions } from './img-create.ts';
 import { askJson, img, wholeDiskDeadline } from './img.ts';
 import { optionString } from './option-string.ts';
 
@@ -31,30 +32,37 @@ async function change(ctx: Context, args: readonly string[], accept: readonly nu
   }
 }
 
+/** A disk that qemu-img opens, and what it needs to. */
+export interface OpenedDisk {
+  readonly path: string;
+  /** A file with its passphrase, if it is encrypted. */
+  readonly passphraseFile?: string;
+}
+
 /** A disk whose freed clusters the host gets back, as a running machine has it. */
-function withDiscard(path: string): string[] {
-  const image = { discard: 'unmap', 'file.driver': 'file', 'file.filename': path, 'file.discard': 'unmap' };
-  return ['--image-opts', optionString('driver=qcow2', image)];
+function opened({ path, passphraseFile }: OpenedDisk): string[] {
+  return imageOptions(path, passphraseFile);
 }
 
 /** Takes a snapshot of a disk that nobody uses; a second one of the same name is another one. */
-export async function createSnapshot(ctx: Context, path: string, name: string): Promise<void> {
-  await change(ctx, ['snapshot', '-q', '-c', name, path]);
+export async function createSnapshot(ctx: Context, disk: OpenedDisk, name: string): Promise<void> {
+  const target = disk.passphraseFile === undefined ? [disk.path] : opened(disk);
+  await change(ctx, ['snapshot', '-q', '-c', name, ...target]);
 }
 
 /** Takes a disk that nobody uses back to a snapshot, by its id: a name may be another one's id, and is looked up second. */
-export async function applySnapshot(ctx: Context, path: string, id: string): Promise<void> {
-  await change(ctx, ['snapshot', '-q', '-a', id, ...withDiscard(path)]);
+export async function applySnapshot(ctx: Context, disk: OpenedDisk, id: string): Promise<void> {
+  await change(ctx, ['snapshot', '-q', '-a', id, ...opened(disk)]);
 }
 
 /** Deletes the oldest snapshot of this name from a disk that nobody uses. qemu-img looks only for names here. */
-export async function deleteSnapshot(ctx: Context, path: string, name: string): Promise<void> {
-  await change(ctx, ['snapshot', '-q', '-d', name, ...withDiscard(path)]);
+export async function deleteSnapshot(ctx: Context, disk: OpenedDisk, name: string): Promise<void> {
+  await change(ctx, ['snapshot', '-q', '-d', name, ...opened(disk)]);
 }
 
 /** Frees clusters of a disk that nobody uses that belong to nothing: what a QEMU that was killed left behind. */
-export async function repairLeaks(ctx: Context, path: string): Promise<void> {
-  await change(ctx, ['check', '-q', '-r', 'leaks', ...withDiscard(path)], [3]);
+export async function repairLeaks(ctx: Context, disk: OpenedDisk): Promise<void> {
+  await change(ctx, ['check', '-q', '-r', 'leaks', ...opened(disk)], [3]);
 }
 
 /** One snapshot in a disk file. */

@@ -214,8 +214,14 @@ export const wholeDiskDeadline = 6 * 3_600_000;
 /**
  * Writes what a qcow2 stores, and no more, compressed into an empty file (whose mode stays) that will stand on the same
  * backing file. Snapshots in it are left out.
+ * @param options how the new one is laid out, as qemu-img's `-o` has it; as zfsdev lays out its own disks without
  */
-export async function compactTo(ctx: Context, disk: string, target: string): Promise<void> {
+export async function compactTo(
+  ctx: Context,
+  disk: string,
+  target: string,
+  options = `${layout},compression_type=zstd`,
+): Promise<void> {
   const { fullBacking, backingFormat } = await info(ctx, disk);
   const backing =
     fullBacking === undefined
@@ -225,7 +231,7 @@ export async function compactTo(ctx: Context, disk: string, target: string): Pro
     ctx,
     'write',
     [
-      ...['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-c', '-o', `${layout},compression_type=zstd`],
+      ...['convert', '-q', '-f', 'qcow2', '-O', 'qcow2', '-c', '-o', options],
       // Out of order and by many: compressing is what takes the time.
       ...['-W', '-m', '8'],
       ...backing,

@@ -1,4 +1,5 @@
 import type { Bytes } from '../core/bytes.ts';
+import type { StorageDrive } from './storage-argv.ts';
 
 export type Architecture = 'x86_64' | 'aarch64';
 export type Accelerator = 'kvm' | 'hvf' | 'tcg';
@@ -44,6 +45,8 @@ export interface Machine {
   readonly disk: string;
   /** A file system with the modules of a kernel that isn't the image's own; it is only read. */
   readonly modules?: string;
+  /** Disks and shares beside the disk, in the order of the template. */
+  readonly storage?: readonly StorageDrive[];
   readonly mac: string;
   /** ssh of the guest on this port of 127.0.0.1. */
   readonly sshPort: number;

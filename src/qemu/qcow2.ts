@@ -16,6 +16,7 @@ export interface Qcow2 {
   readonly corrupt: boolean;
   /** What the guest wrote lies in another file (`data_file`). */
   readonly external: boolean;
+  readonly encrypted: boolean;
 }
 
 export interface Qcow2Snapshot {
@@ -40,7 +41,6 @@ interface Table {
 export interface Qcow2Header extends Qcow2 {
   /** Entries of 16 bytes: an offset, and 32 subclusters that are there, or read as zeros. */
   readonly extendedL2: boolean;
-  readonly encrypted: boolean;
   /** The file's length in bytes. */
   readonly length: number;
   readonly active: Table;

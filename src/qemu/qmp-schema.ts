@@ -60,6 +60,8 @@ type SnapshotJobArguments = {
 export interface MigrationInfo {
   readonly status?: string;
   readonly 'error-desc'?: string;
+  /** Why the machine's memory can't be saved now, in QEMU's words. */
+  readonly 'blocked-reasons'?: readonly string[];
   readonly ram?: { readonly total: number; readonly transferred: number; readonly remaining: number };
 }
 

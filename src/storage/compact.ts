@@ -1,16 +1,17 @@
-import { open, rename, rm } from 'node:fs/promises';
+import { open, realpath, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { actualSize } from '../host/files.ts';
+import { actualSize, exists } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
 import { compare } from '../qemu/compare.ts';
+import { layoutOptions } from '../qemu/img-create.ts';
 import { check, compactTo } from '../qemu/img.ts';
 import { reserveCopy } from '../vm/admission.ts';
-import { mainDisk } from '../vm/machine-files.ts';
+import { machineFiles, mainDisk } from '../vm/machine-files.ts';
 import type { Instance } from '../vm/instance.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
@@ -43,33 +44,89 @@ export async function compactDisk(
 ): Promise<Reclaimed> {
   await requireInstance(ctx, name);
   return withInstanceLock(ctx, name, async () => {
-    const path = await mainDisk(ctx, await stoppedInstance(ctx, name));
-    const compacted = compactedFile(path);
-    // What a killed compaction left: whoever made it held this lock.
-    await rm(compacted, { force: true });
-    const disk = await soundDisk(ctx, name, path, options);
-    await withUndo(async (undo) => {
-      undo.add('the half-made disk', () => rm(compacted, { force: true }));
-      await reserveCopy(ctx, name, path, options.overcommit);
-      await step(ctx.emit, 'compact', `Writing the disk of ${name} anew`, () =>
-        writeAnew(ctx, name, disk, compacted),
-      );
-      await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
-      if (disk.snapshots === 0 && actualSize(compacted) >= disk.actual) {
-        await rm(compacted, { force: true });
-        return;
-      }
-      await flush(compacted);
-      await rename(compacted, path);
-      await flush(dirname(path));
-    });
-    return { name, before: disk.actual, after: actualSize(path) };
+    const disks = await disksToCompact(ctx, await stoppedInstance(ctx, name));
+    const sound: [Compactable, DiskUsage][] = [];
+    for (const disk of disks) {
+      // What a killed compaction left: whoever made it held this lock.
+      await rm(compactedFile(disk.path), { force: true });
+      sound.push([disk, await soundDisk(ctx, name, disk, options)]);
+    }
+    for (const [disk, found] of sound) await compactOne(ctx, name, disk, found, options);
+    const sum = (size: (disk: Compactable, found: DiskUsage) => number): number =>
+      sound.reduce((total, [disk, found]) => total + size(disk, found), 0);
+    return {
+      name,
+      before: sum((_, { actual }) => actual),
+      after: sum(({ path }) => actualSize(path)),
+    };
   });
 }
 
-async function writeAnew(ctx: Context, name: InstanceName, disk: DiskUsage, target: string): Promise<void> {
+/** A disk that can be written anew, and how. */
+interface Compactable {
+  /** As it is called in what is told: `the disk of one`. */
+  readonly what: string;
+  readonly path: string;
+  readonly layout?: string;
+}
+
+/** The disk with the root file system, and those of its storage that a copy of its own could take the place of. */
+async function disksToCompact(ctx: Context, instance: Instance): Promise<Compactable[]> {
+  const { name } = instance;
+  const { storage } = await machineFiles(ctx, name, instance);
+  const further = storage.filter(({ disk, path }) => {
+    if (disk.type !== 'qcow2' || disk.readonly || !exists(path)) return false;
+    if (disk.format?.passphraseFile === undefined) return true;
+    const text = `the disk "${disk.name}" of ${name} stays as it is: what is encrypted can't be compressed`;
+    ctx.emit({ type: 'notice', level: 'info', text });
+    return false;
+  });
+  return [
+    { what: `the disk of "${name}"`, path: await mainDisk(ctx, instance) },
+    ...further.map(({ disk, path }) => ({
+      what: `the disk "${disk.name}" of "${name}"`,
+      path,
+      layout: layoutOptions({ ...disk.format, compression: disk.format?.compression ?? 'zstd' }),
+    })),
+  ];
+}
+
+async function compactOne(
+  ctx: Context,
+  name: InstanceName,
+  { what, path, layout }: Compactable,
+  disk: DiskUsage,
+  { overcommit }: CompactOptions,
+): Promise<void> {
+  // By where it leads: a link to a disk stays a link to it.
+  const place = await realpath(path);
+  const compacted = compactedFile(path);
+  await withUndo(async (undo) => {
+    undo.add('the half-made disk', () => rm(compacted, { force: true }));
+    await reserveCopy(ctx, name, path, overcommit);
+    await step(ctx.emit, 'compact', `Writing ${what} anew`, () =>
+      writeAnew(ctx, name, disk, compacted, layout),
+    );
+    await step(ctx.emit, 'verify', 'Comparing it with the old one', () => verify(ctx, path, compacted));
+    if (disk.snapshots === 0 && actualSize(compacted) >= disk.actual) {
+      await rm(compacted, { force: true });
+      return;
+    }
+    await flush(compacted);
+    await rename(compacted, place);
+    await flush(dirname(place));
+  });
+}
+
+async function writeAnew(
+  ctx: Context,
+  name: InstanceName,
+  disk: DiskUsage,
+  target: string,
+  layout: string | undefined,
+): Promise<void> {
   try {
-    await compactTo(ctx, disk.path, target);
+    await compactTo(ctx, disk.path, target, layout);
   } catch (error) {
     if (!(error instanceof Failure) || !error.detail?.includes('No space left on device')) throw error;
     throw new Failure(
@@ -102,37 +159,25 @@ async function stoppedInstance(ctx: Context, name: InstanceName): Promise<Instan
 async function soundDisk(
   ctx: Context,
   name: InstanceName,
-  path: string,
+  { what, path }: Compactable,
   { dropSnapshots }: CompactOptions,
 ): Promise<DiskUsage> {
   const disk = await lookAtDisk(path);
   if (disk.problem !== undefined || disk.kind !== 'qcow2') {
-    throw new Failure(
-      'files',
-      `the disk of "${name}" can't be compacted: ${disk.problem ?? 'it is not a qcow2'}`,
-      {
-        hint: `zfsdev inspect ${name}`,
-      },
-    );
+    throw new Failure('files', `${what} can't be compacted: ${disk.problem ?? 'it is not a qcow2'}`, {
+      hint: `zfsdev inspect ${name}`,
+    });
   }
   if (disk.snapshots > 0 && !dropSnapshots) {
-    throw new Failure(
-      'wrong-state',
-      `the disk of "${name}" has ${disk.snapshots} snapshots, which would be lost`,
-      {
-        hint: `zfsdev compact ${name} --drop-snapshots`,
-      },
-    );
+    throw new Failure('wrong-state', `${what} has ${disk.snapshots} snapshots, which would be lost`, {
+      hint: `zfsdev compact ${name} --drop-snapshots`,
+    });
   }
   const { corruptions, errors } = await check(ctx, path);
   if (corruptions + errors > 0) {
-    throw new Failure(
-      'files',
-      `the disk of "${name}" is damaged: qemu-img check finds ${corruptions + errors} faults`,
-      {
-        hint: `qemu-img check ${path}`,
-      },
-    );
+    throw new Failure('files', `${what} is damaged: qemu-img check finds ${corruptions + errors} faults`, {
+      hint: `qemu-img check ${path}`,
+    });
   }
   return disk;
 }

@@ -17,6 +17,7 @@ export interface DiskUsage {
   /** Blocks on the host. */
   readonly actual: number;
   readonly snapshots: number;
+  readonly encrypted?: true;
   /** Of `actual`, what only snapshots hold. */
   readonly heldBySnapshots: number;
   /** Absolute, links resolved; as it is written if it isn't a file (`nbd://...`). */
@@ -25,8 +26,11 @@ export interface DiskUsage {
   readonly problem?: string;
 }
 
-/** Looks at a disk; never fails because of what it finds. */
-export async function lookAtDisk(path: string): Promise<DiskUsage> {
+/**
+ * Looks at a disk; never fails because of what it finds.
+ * @param isRaw it is known to be raw, whatever its guest has put where a qcow2 would have its header
+ */
+export async function lookAtDisk(path: string, isRaw = false): Promise<DiskUsage> {
   const nothing = { path, virtual: 0, actual: 0, snapshots: 0, heldBySnapshots: 0 };
   let size: { virtual: number; actual: number; file: string };
   try {
@@ -43,10 +47,11 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
     return { ...nothing, problem: `${basename(path)} ${why}` };
   }
   const { actual, file } = size;
+  if (isRaw) return { ...nothing, ...size, kind: 'raw' };
   try {
     const content = readDisk(path);
     if (content.kind !== 'qcow2') return { ...nothing, ...size, kind: content.kind };
-    const { virtual, snapshots } = content.qcow2;
+    const { virtual, snapshots, encrypted } = content.qcow2;
     const found = backingOf(path, content.qcow2);
     return {
       path,
@@ -55,6 +60,7 @@ export async function lookAtDisk(path: string): Promise<DiskUsage> {
       virtual,
       actual,
       snapshots: snapshots.length,
+      ...(encrypted ? { encrypted } : {}),
       heldBySnapshots: snapshots.length === 0 ? 0 : Math.min(actual, await heldBySnapshots(path)),
       ...found,
     };

@@ -6,13 +6,14 @@ import { resolveSpec } from '../template/resolve.ts';
 import { worstCaseTotal, type Spec } from '../template/spec.ts';
 import { instanceClaims } from '../vm/admission.ts';
 import { driverFor } from '../vm/drivers.ts';
+import { storageClaims } from '../vm/storage-claims.ts';
 
 /** One template of a plan; sizes in bytes. */
 export interface PlannedMachine {
   readonly spec: Spec;
   /** Its worst case inside the guest, all parts together. */
   readonly total: number;
-  /** The most its disk can take on the host. */
+  /** The most its disk, and those of its storage, can take on the host. */
   readonly bound: number;
   /** It is there to build something and be deleted. */
   readonly temporary: boolean;
@@ -33,10 +34,13 @@ export interface DiskPlan {
 export async function planDisks(ctx: Context, templates: readonly string[]): Promise<DiskPlan> {
   const specs = await Promise.all(templates.map((template) => resolveSpec(template, {})));
   const claims = await Promise.all(specs.map((spec) => driverFor(ctx, spec).claims(spec)));
+  const further = await Promise.all(specs.map((spec) => storageClaims(ctx, spec)));
+  const ofStorage = (index: number): number =>
+    (further[index] ?? []).reduce((sum, { bound, allocated }) => sum + Math.max(0, bound - allocated), 0);
   const machines = specs.map((spec, index): PlannedMachine => ({
     spec,
     total: worstCaseTotal(spec.worstCase),
-    bound: claims[index]?.[0]?.bound ?? spec.disk,
+    bound: (claims[index]?.[0]?.bound ?? spec.disk) + ofStorage(index),
     temporary: spec.pool === undefined,
   }));
   const sum = (all: readonly PlannedMachine[]): number => all.reduce((total, { bound }) => total + bound, 0);

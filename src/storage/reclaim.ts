@@ -4,7 +4,9 @@ import type { InstanceName } from '../core/names.ts';
 import type { Channel } from '../guest/channel.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize } from '../host/files.ts';
-import { mainDisk } from '../vm/machine-files.ts';
+import type { Spec } from '../template/spec.ts';
+import { disksAmong } from '../template/storage.ts';
+import { machineFiles } from '../vm/machine-files.ts';
 import { channelTo } from '../vm/lifecycle.ts';
 import { requireInstance } from '../vm/store.ts';
 import type { Reclaimed } from './compact.ts';
@@ -38,7 +40,7 @@ zpool trim -w "$pool"`;
  * @throws Failure `wrong-state` unless it runs, `guest` in the guest's words.
  */
 export async function trimGuest(ctx: Context, name: InstanceName): Promise<Reclaimed> {
-  return measured(ctx, name, (channel, pool) => trim(ctx, channel, pool));
+  return measured(ctx, name, (channel, spec) => trim(ctx, channel, spec));
 }
 
 /** Removes packages' archives, kernel sources and old logs in a running guest, except for `keep`, and trims. */
@@ -47,36 +49,54 @@ export async function cleanGuest(
   name: InstanceName,
   keep: readonly CleanableKind[],
 ): Promise<Reclaimed> {
-  return measured(ctx, name, async (channel, pool) => {
+  return measured(ctx, name, async (channel, spec) => {
     const kinds = (Object.keys(cleanable) as CleanableKind[]).filter((kind) => !keep.includes(kind));
     await step(ctx.emit, 'clean', 'Removing what the guest can do without', () =>
       inGuest(ctx, channel, `rm -rf ${kinds.map((kind) => cleanable[kind]).join(' ')}`),
     );
-    await trim(ctx, channel, pool);
+    await trim(ctx, channel, spec);
   });
 }
 
-async function trim(ctx: Context, channel: Channel, pool: string | undefined): Promise<void> {
+/** What lies on the disks of a machine's storage, whoever put it there: pools, and file systems that are mounted. */
+const trimStorage = `
+own=$1
+if command -v zpool >/dev/null; then
+  for pool in $(zpool list -H -o name); do
+    [ "$pool" = "$own" ] || { zpool sync "$pool" && zpool trim -w "$pool"; }
+  done
+fi
+# Of several kinds of file systems some can't: a share, or a disk with discard off.
+fstrim --all --quiet-unsupported || :`;
+
+async function trim(ctx: Context, channel: Channel, { pool, storage }: Spec): Promise<void> {
   if (pool !== undefined) {
-    await step(ctx.emit, 'trim', `Trimming the pool ${pool}`, () => inGuest(ctx, channel, trimPool, pool));
+    await step(ctx.emit, 'trim', `Trimming the pool ${pool.name}`, () =>
+      inGuest(ctx, channel, trimPool, pool.name),
+    );
   }
   await step(ctx.emit, 'trim', 'Trimming the root file system', () =>
     inGuest(ctx, channel, 'sync && fstrim /'),
+  );
+  if (!disksAmong(storage).some(({ readonly }) => !readonly)) return;
+  await step(ctx.emit, 'trim', 'Trimming its storage', () =>
+    inGuest(ctx, channel, trimStorage, pool?.name ?? ''),
   );
 }
 
 async function measured(
   ctx: Context,
   name: InstanceName,
-  work: (channel: Channel, pool: string | undefined) => Promise<void>,
+  work: (channel: Channel, spec: Spec) => Promise<void>,
 ): Promise<Reclaimed> {
   const found = await requireInstance(ctx, name);
   const channel = await channelTo(ctx, name);
   if (!found.instance) throw new Failure('wrong-state', `"${name}" is broken`);
-  const disk = await mainDisk(ctx, found.instance);
-  const before = actualSize(disk);
-  await work(channel, found.instance.spec.pool?.name);
-  return { name, before, after: actualSize(disk) };
+  const { disks } = await machineFiles(ctx, name, found.instance);
+  const size = (): number => disks.reduce((sum, disk) => sum + actualSize(disk), 0);
+  const before = size();
+  await work(channel, found.instance.spec);
+  return { name, before, after: size() };
 }
 
 async function inGuest(ctx: Context, channel: Channel, script: string, ...args: string[]): Promise<void> {

@@ -85,6 +85,16 @@ async function targetsOf(
       },
     );
   });
+  const encrypted = places.find(({ disk }) => disk.passphraseFile !== undefined);
+  if (encrypted) {
+    throw new Failure(
+      'unsupported',
+      `the disk "${encrypted.disk.name}" is encrypted, and an export would not be`,
+      {
+        hint: 'copy the file of a stopped machine instead; it stays encrypted',
+      },
+    );
+  }
   const isFolder = output.endsWith('/') || (await stat(output).catch(() => undefined))?.isDirectory();
   if (!isFolder && places.length > 1)
     throw new Failure('usage', `${places.length} disks don't fit into one file`, {

@@ -144,8 +144,8 @@ const leastToEstimate = 16 * 2 ** 20;
 
 /** Adds what compact would give back. Loaded only where there is a disk for it. */
 async function withEstimates(machines: readonly MachineUsage[]): Promise<MachineUsage[]> {
-  const worth = ({ kind, actual, snapshots, problem }: DiskUsage): boolean =>
-    kind === 'qcow2' && actual >= leastToEstimate && snapshots === 0 && problem === undefined;
+  const worth = ({ kind, actual, snapshots, encrypted, problem }: DiskUsage): boolean =>
+    kind === 'qcow2' && !encrypted && actual >= leastToEstimate && snapshots === 0 && problem === undefined;
   const candidates = machines.flatMap(({ status, problem, disks }) =>
     status === 'stopped' && problem === undefined ? disks.filter(worth) : [],
   );
@@ -167,10 +167,14 @@ async function ownMachine(
 ): Promise<MachineUsage | undefined> {
   const { name } = found;
   const place = await machineFiles(ctx, name, found.instance);
-  const files = await filesOf(place.folder, place.disks);
+  const raw = place.storage.filter(({ disk }) => disk.type === 'raw').map(({ path }) => path);
+  const files = await filesOf(place.folder, place.disks, raw);
   if (files.disks[0]?.file === undefined && !exists(ctx.paths.instance(name).folder)) return undefined;
   const driver = found.instance?.state.driver ?? 'qemu';
-  const disks = driver === 'qemu' ? files.disks.map(onlyQcow2) : files.disks;
+  const disks =
+    driver === 'qemu'
+      ? files.disks.map((disk) => (raw.includes(disk.path) ? disk : onlyQcow2(disk)))
+      : files.disks;
   const common: MachineUsage = { name, driver, status: found.status, ...files, disks, reclaim: {} };
   const busy =
     found.status === 'stopped' || found.status === 'broken' ? inUse(disks, await look.written) : undefined;
@@ -214,8 +218,9 @@ function trimmable(
 async function filesOf(
   folder: string,
   paths: readonly string[],
+  raw: readonly string[] = [],
 ): Promise<{ disks: DiskUsage[]; other: number }> {
-  const disks = await Promise.all(paths.map(lookAtDisk));
+  const disks = await Promise.all(paths.map((path) => lookAtDisk(path, raw.includes(path))));
   const names = await readdir(folder).catch(() => []);
   const others = names.map((name) => join(folder, name)).filter((path) => !paths.includes(path));
   return { disks, other: others.reduce((sum, path) => sum + ownBlocks(path), 0) };

@@ -7,6 +7,7 @@ import { resolveImage } from './image.ts';
 import { loadTemplate } from './load.ts';
 import type { TemplateSource } from './source.ts';
 import type { PoolSpec, Spec } from './spec.ts';
+import { resolveStorage } from './storage-resolve.ts';
 import {
   inOneLine,
   readAccelerator,
@@ -75,6 +76,7 @@ export function resolveTemplate(source: TemplateSource, flags: ResolveFlags = {}
     image: resolveImage(values, read.suite, source.file),
     ...(sizing.pool === undefined ? {} : { pool: poolSpec(sizing.pool) }),
     ...(values.buildTools ? { buildTools: true } : {}),
+    ...(values.storage === undefined ? {} : { storage: resolveStorage(values.storage, source.file) }),
     worstCase: sizing.worstCase,
   };
 }

@@ -3,6 +3,8 @@ import { Failure } from '../core/errors.ts';
 import { nearest, parseName } from '../core/names.ts';
 import { readDigest, readLocation } from './image.ts';
 import { checkPropertyName, readProperty } from './properties.ts';
+import { readStorage } from './storage-keys.ts';
+import type { StorageDevice } from './storage.ts';
 import {
   inOneLine,
   readChoice,
@@ -79,6 +81,8 @@ const template = v.strictObject({
   image: v.optional(image, {}),
   pool: v.exactOptional(pool),
   buildTools: v.optional(value(readSwitch), false),
+  // A list: it is read by `readStorage`.
+  storage: v.exactOptional(v.unknown()),
   worstCase,
 });
 
@@ -86,13 +90,15 @@ type Parsed = v.InferOutput<typeof template>;
 type ParsedPool = NonNullable<Parsed['pool']>;
 
 /** A template as its file says it, checked key by key and with defaults filled in; no flags yet. */
-export type Template = Readonly<Omit<Parsed, 'pool'>> & {
+export type Template = Readonly<Omit<Parsed, 'pool' | 'storage'>> & {
+  /** Paths as they are written. */
+  readonly storage?: readonly StorageDevice[];
   readonly pool?: Readonly<Omit<ParsedPool, 'properties'>> & {
     readonly properties: Readonly<Record<string, string>>;
   };
 };
 
-/** Keys of the file, outermost first. */
+/** Keys of the file, outermost first; of a list, the index. */
 export type KeyPath = readonly string[];
 
 /** Something wrong with one key; `at` says whether the key itself or its value is to be pointed at. */
@@ -128,9 +134,16 @@ export function checkTemplate(input: unknown): { template: Template } | { proble
     ...closedMaps.flatMap(({ path, keys }) => unknownKeys(input, path, keys)),
   ];
   const properties = readProperties(rawProperties(input), problems);
+  const storage = isMap(input) && 'storage' in input ? readStorage(input['storage'], problems) : [];
   if (!result.success || problems.length > 0) return { problems };
-  const { pool: found, ...rest } = result.output;
-  return { template: found === undefined ? rest : { ...rest, pool: { ...found, properties } } };
+  const { pool: found, storage: listed, ...rest } = result.output;
+  return {
+    template: {
+      ...rest,
+      ...(found === undefined ? {} : { pool: { ...found, properties } }),
+      ...(listed === undefined || storage.length === 0 ? {} : { storage }),
+    },
+  };
 }
 
 /** valibot takes a list for a map whose keys are numbers, and would report each of them. */

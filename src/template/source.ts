@@ -3,6 +3,7 @@ import {
   isMap,
   isPair,
   isScalar,
+  isSeq,
   LineCounter,
   parseDocument,
   visit,
@@ -11,7 +12,7 @@ import {
   type Pair,
 } from 'yaml';
 import { Failure, messageOf } from '../core/errors.ts';
-import { checkTemplate, type KeyProblem, type Template } from './schema.ts';
+import { checkTemplate, type KeyPath, type KeyProblem, type Template } from './schema.ts';
 
 /** Where something stands in a template's file; both count from 1. */
 export interface Position {
@@ -21,7 +22,7 @@ export interface Position {
 
 /** One thing that is wrong in a template's file. */
 export interface Problem extends Position {
-  /** The key, with its parents: `pool.fileSize`; empty for the file as a whole. */
+  /** The key, with its parents: `pool.fileSize`, `storage[0].size`; empty for the file as a whole. */
   readonly key: string;
   readonly message: string;
 }
@@ -63,7 +64,7 @@ export function parseTemplate(
       origin.file,
       problems.map((problem) => ({
         ...positionAt(offsetOf(document, problem)),
-        key: problem.path.join('.'),
+        key: keyName(problem.path),
         message: problem.message,
       })),
     );
@@ -103,6 +104,13 @@ function offsetOf(document: Document, { path, at }: KeyProblem): number {
   let offset = document.contents?.range?.[0] ?? 0;
   for (const [depth, key] of path.entries()) {
     const map = isAlias(node) ? node.resolve(document) : node;
+    if (isSeq(map)) {
+      const item = map.items[Number(key)];
+      if (!isNode(item)) break;
+      offset = rangeStart(item) ?? offset;
+      node = item;
+      continue;
+    }
     const pair = isMap(map) ? map.items.find((item) => isPair(item) && keyText(item) === key) : undefined;
     if (!pair) break;
     const last = depth === path.length - 1;
@@ -113,6 +121,14 @@ function offsetOf(document: Document, { path, at }: KeyProblem): number {
     node = pair.value;
   }
   return offset;
+}
+
+/** Indexes of the one list in brackets, all else joined by dots. */
+function keyName([first = '', ...rest]: KeyPath): string {
+  return rest.reduce((name, key) => {
+    const isIndex = name === 'storage' && /^\d+$/.test(key);
+    return isIndex ? `${name}[${key}]` : `${name}.${key}`;
+  }, first);
 }
 
 function keyText(pair: Pair): string {

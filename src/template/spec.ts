@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import { bytes, type Bytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
+import { storageSchema, type StorageDevice } from './storage.ts';
 import { poolNamePattern, propertyValuePattern } from './values.ts';
 
 export type DriverName = 'qemu' | 'lima';
@@ -71,6 +72,8 @@ export interface Spec {
   readonly kernel?: KernelChoice;
   /** The tools of a kernel build are installed; `undefined` is no. */
   readonly buildTools?: boolean;
+  /** Disks and shares beside the disk with the root file system; `undefined` is none. */
+  readonly storage?: readonly StorageDevice[];
   readonly worstCase: readonly WorstCasePart[];
 }
 
@@ -134,6 +137,7 @@ const spec: v.GenericSchema<unknown, Spec> = v.strictObject({
   pool: v.exactOptional(pool),
   kernel: v.exactOptional(v.strictObject({ digest: v.string(), release: v.string() })),
   buildTools: v.exactOptional(v.boolean()),
+  storage: v.exactOptional(storageSchema),
   worstCase: v.array(
     v.strictObject({
       part: v.picklist(['base', 'packages', 'tools', 'source', 'artifacts', 'kernel', 'pool', 'headroom']),

@@ -24,6 +24,8 @@ import { buildClaims } from './build-claims.ts';
 import type { Driver } from './driver.ts';
 import { driverName } from './drivers.ts';
 import { mainDisk } from './machine-files.ts';
+import { checkStorage } from './storage-check.ts';
+import { storageClaims } from './storage-claims.ts';
 import { inspect, instanceLock, instanceNames, writeState } from './store.ts';
 import { newState, type State } from './state.ts';
 
@@ -49,6 +51,7 @@ async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
   const snapshots = await neededBySnapshots(disk).catch(() => 0);
   const claims: Claim[] = [
     { what: `the disk of ${name}`, path, bound: state.diskBound + snapshots, allocated },
+    ...(await storageClaims(ctx, { name, storage: instance.spec.storage ?? [] })),
   ];
   if (exists(compacted))
     claims.push({ ...copyClaim(path, name, allocated), allocated: actualSize(compacted) });
@@ -103,6 +106,8 @@ export async function reserveInstance(
       ...(options.seed ? [memoryClaim(folder, spec)] : []),
     ];
     await checkBudget(ctx, spec, own, options.overcommit);
+    // Under this lock, too: of two newcomers that want one file, the second sees the first.
+    await checkStorage(ctx, spec);
     await makePrivateFolder(folder);
     const state: State = {
       ...newState(driverName(ctx, spec)),

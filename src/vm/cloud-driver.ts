@@ -30,6 +30,8 @@ import { qemuDriver, sshOf } from './qemu-driver.ts';
 import { firmwareBoot, guestOf, machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
 import type { SnapshotMachine } from './snapshot-driver.ts';
+import { plannedStorage } from './storage-check.ts';
+import { storageClaims } from './storage-claims.ts';
 import { writeState } from './store.ts';
 
 /**
@@ -115,6 +117,7 @@ async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
   const copy = isThere ? 0 : (wanted.file?.bytes ?? 0);
   return [
     { what: `the disk of ${spec.name}`, path: folder, bound: fullyAllocated, allocated: 0 },
+    ...(await storageClaims(ctx, spec)),
     ...(copy > 0 ? [{ what: 'the image (pulled)', path: ctx.paths.images, bound: copy, allocated: 0 }] : []),
   ];
 }
@@ -130,6 +133,7 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
   return [
     present ? `use the image ${present.digest.slice(0, 12)}` : `pull the image ${image.location}`,
     `create ${paths.disk}, ${formatBytes(spec.disk)} virtual`,
+    ...(await plannedStorage(ctx, spec)),
     `run ${printable([binary, ...planArgv(machine)])}`,
   ];
 }

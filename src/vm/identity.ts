@@ -4,6 +4,7 @@ import type { KeyPair } from '../guest/keys.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Instance } from './instance.ts';
+import { renderMounts } from './mounts.ts';
 
 /** What makes a machine itself. */
 export interface Identity {
@@ -84,5 +85,7 @@ export function seedFiles(
     files.set('pool.conf', renderPoolConf(spec.pool));
     files.set('zvold.cjs', zvold);
   }
+  const mounts = renderMounts(spec.storage);
+  if (mounts !== '') files.set('mounts', mounts);
   return files;
 }

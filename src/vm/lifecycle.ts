@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
@@ -15,6 +16,7 @@ import type { Inspection, Instance } from './instance.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
 import { resumeMachine } from './pause.ts';
+import { tellOfFilesThatStay } from './storage-files.ts';
 import { WarmDamaged } from './warm-check.ts';
 import { condemnWarm } from './warm-store.ts';
 import { warmStateFor } from './warm.ts';
@@ -66,8 +68,9 @@ async function createAndStart(
   spec: Spec,
   options: UpOptions,
 ): Promise<Omit<UpResult, 'outcome'>> {
-  // A warm state has the image's kernel in its memory.
-  const warm = options.cold || spec.kernel ? undefined : await warmStateFor(ctx, driver, spec, options);
+  // A warm state has the image's kernel in its memory, and no devices but those that all machines have.
+  const warm =
+    options.cold || spec.kernel || spec.storage ? undefined : await warmStateFor(ctx, driver, spec, options);
   if (warm) {
     try {
       const making = { title: 'Forking the warm machine', diskBound: warm.manifest.diskBound };
@@ -194,6 +197,7 @@ export async function remove(
     const driver = ofLima ? driverFor(ctx, { driver: 'lima' }) : driverOf(ctx, found.instance);
     if (adopted) await driver.remove(name);
     else await step(ctx.emit, 'delete', `Deleting ${name}`, () => driver.remove(name));
+    if (found.instance) await tellOfFilesThatStay(ctx, found.instance);
     return !adopted;
   });
 }
@@ -253,6 +257,7 @@ function refuseOtherSpec(instance: Instance, wanted: Spec): void {
   const keys = ['cpus', 'memory', 'disk', 'template'] as const;
   const different: string[] = keys.filter((key) => instance.spec[key] !== wanted[key]);
   if (instance.spec.kernel?.digest !== wanted.kernel?.digest) different.push('kernel');
+  if (!isDeepStrictEqual(instance.spec.storage ?? [], wanted.storage ?? [])) different.push('storage');
   if (different.length === 0) return;
   throw new Failure(
     'already-exists',

@@ -14,6 +14,7 @@ import { printable } from '../host/run.ts';
 import { findImage } from '../image/build.ts';
 import { recipeOf } from '../image/recipe.ts';
 import { limactl, requireLimactl } from '../lima/limactl.ts';
+import { refuseStorage } from '../lima/storage.ts';
 import type { LimaVersion } from '../lima/version.ts';
 import { isCloudImage, type Spec } from '../template/spec.ts';
 import type { Driver, StopOptions } from './driver.ts';
@@ -36,6 +37,7 @@ export function limaDriver(ctx: Context): Driver {
   const version = (): Promise<LimaVersion> => (asked ??= requireLimactl(ctx, ctx.paths.lima));
   return {
     check: async (spec) => {
+      refuseStorage(spec);
       checkSockets(ctx, spec);
       await version();
     },

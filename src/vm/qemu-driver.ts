@@ -30,6 +30,8 @@ import { agentTarget } from './agent-target.ts';
 import { giveBackMemory, qemuSnapshots } from './qemu-snapshot.ts';
 import { kernelBoot, machineOf, startMachine } from './qemu-start.ts';
 import { newState, type State } from './state.ts';
+import { storageClaims } from './storage-claims.ts';
+import { plannedStorage } from './storage-check.ts';
 import { writeState } from './store.ts';
 
 /** ssh appends a random suffix of this length while it makes its control socket. */
@@ -76,6 +78,7 @@ async function claims(ctx: Context, spec: Spec): Promise<Claim[]> {
   const present = await findImage(ctx, await recipeOf(builtImage(spec)));
   return [
     { what: `the disk of ${spec.name}`, path: folder, bound: fullyAllocated, allocated: 0 },
+    ...(await storageClaims(ctx, spec)),
     ...(present ? [] : imageBuildClaims(ctx.paths.images, temporaryFolder(ctx.env))),
   ];
 }
@@ -93,6 +96,7 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
       ? `use the image ${image.digest.slice(0, 12)}`
       : `build the image (${wanted.flavour}${wanted.tools ? ' with build tools' : ''}, ${wanted.suite})`,
     `create ${ctx.paths.instance(spec.name).disk}, ${formatBytes(spec.disk)} virtual`,
+    ...(await plannedStorage(ctx, spec)),
     `run ${printable([binary, ...planArgv(machine)])}`,
   ];
 }
@@ -144,7 +148,7 @@ async function stop(ctx: Context, instance: Instance, { force, deadline }: StopO
   }
   await Promise.all([paths.pid, paths.qmp, paths.agent].map((path) => rm(path, { force: true })));
   // It is stopped, whatever its disk is like.
-  await giveBackMemory(ctx, paths.disk).catch(() => undefined);
+  await giveBackMemory(ctx, { path: paths.disk }).catch(() => undefined);
 }
 
 async function remove(ctx: Context, name: InstanceName): Promise<void> {

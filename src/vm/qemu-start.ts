@@ -19,7 +19,10 @@ import { pauseOfMachine, pauseWords } from './pause.ts';
 import { freePort } from './ports.ts';
 import { waitUntilReady, type Guest } from './readiness.ts';
 import type { State } from './state.ts';
+import { drivesOf } from './storage-devices.ts';
+import { layOutStorage, placesOf } from './storage-files.ts';
 import { writeState } from './store.ts';
+import { serveShares } from './virtiofsd.ts';
 
 /**
  * Starts QEMU and waits until the guest is ready. A machine that an interrupted start left running is not started
@@ -34,8 +37,10 @@ export async function startMachine(
   wait: (running: Instance) => Promise<void> = (running) => ready(ctx, running, deadline),
 ): Promise<Instance> {
   const paths = ctx.paths.instance(instance.name);
-  undo.add('the running machine', () => killMachine(ctx, paths.pid));
   const present = (await findMachine(ctx, paths.pid)) !== undefined;
+  // Before the machine is registered to be ended: what is made for it goes after it does.
+  if (!present) await layOutStorage(ctx, instance, undo);
+  undo.add('the running machine', () => killMachine(ctx, paths.pid));
   let running = present ? instance : await launch(ctx, await withAccelerator(ctx, instance), undo);
   try {
     await wait(running);
@@ -46,7 +51,10 @@ export async function startMachine(
     running = await launch(ctx, running, undo);
     await wait(running);
   }
-  const started: Instance = { ...running, state: { ...running.state, phase: 'started' } };
+  const started: Instance = {
+    ...running,
+    state: { ...running.state, phase: 'started', ...placesOf(ctx, running) },
+  };
   await writeState(ctx, instance.name, started.state);
   return started;
 }
@@ -123,6 +131,7 @@ export async function launch(
     };
     await writeState(ctx, instance.name, state);
     const candidate: Instance = { ...instance, state };
+    const servers = await serveShares(ctx, candidate);
     try {
       const argv = await argvOf(ctx, candidate, restored);
       // It goes on in the background by itself, so it is never interrupted half-way: whatever runs has a pid file.
@@ -134,17 +143,20 @@ export async function launch(
       await Promise.all([paths.qmp, paths.agent].map((path) => chmod(path, 0o600)));
       return candidate;
     } catch (error) {
+      const words = servers.words();
+      await servers.end();
       const portTaken =
         error instanceof Failure && error.detail?.includes('Could not set up host forwarding rule');
-      if (!portTaken || attempt === portAttempts) throw atStart(error, instance.name);
+      if (!portTaken || attempt === portAttempts) throw atStart(error, instance.name, words);
     }
   }
 }
 
-function atStart(error: unknown, name: InstanceName): unknown {
+function atStart(error: unknown, name: InstanceName, serversWords: string): unknown {
   if (!(error instanceof Failure) || error.reason !== 'process') return error;
+  const detail = [error.detail, serversWords].filter(Boolean).join('\n');
   return new Failure('process', `QEMU did not start "${name}": ${error.message}`, {
-    ...(error.detail === undefined ? {} : { detail: error.detail }),
+    ...(detail === '' ? {} : { detail }),
     hint: 'zfsdev doctor looks whether QEMU works on this host',
     data: error.data,
     cause: error,
@@ -231,6 +243,7 @@ export function machineOf(ctx: Context, { name, spec, state }: Instance, boot: B
     boot,
     disk: paths.disk,
     ...(spec.kernel ? { modules: ctx.paths.kernel(spec.kernel.digest).modules } : {}),
+    ...(spec.storage?.length ? { storage: drivesOf(ctx, name, spec.storage) } : {}),
     ...(state.seed ? { ram: { kind: 'file', path: paths.memory, shared: true } } : {}),
     mac: state.mac,
     sshPort: state.sshPort ?? 0,

@@ -2,11 +2,13 @@ import { constants } from 'node:fs';
 import { access } from 'node:fs/promises';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { exists } from '../host/files.ts';
 import { printable } from '../host/run.ts';
 import { diskNode } from '../qemu/argv.ts';
 import { readDisk, type Qcow2 } from '../qemu/qcow2.ts';
 import type { Instance } from './instance.ts';
-import { machineFiles } from './machine-files.ts';
+import { machineFiles, type StorageFile } from './machine-files.ts';
+import { nodeOf } from './storage-places.ts';
 
 /** A disk that can hold snapshots. */
 export interface SnapshotDisk {
@@ -15,12 +17,14 @@ export interface SnapshotDisk {
   readonly path: string;
   /** Its node in a running QEMU of the built-in driver. */
   readonly node: string;
+  /** A file with the passphrase of an encrypted one, which qemu-img needs to open it. */
+  readonly passphraseFile?: string;
 }
 
 /** The disks of a machine, sorted by whether they can hold snapshots. */
 export interface DiskSet {
   readonly disks: readonly SnapshotDisk[];
-  /** Names of those that are no qcow2: they stay out of every snapshot. */
+  /** Names of what can't: disks that are no qcow2 or only read, and shares. They stay out of every snapshot. */
   readonly others: readonly string[];
 }
 
@@ -32,12 +36,37 @@ export const rootDisk = 'root';
  * @throws Failure `files` for one that is gone or can't be read
  */
 export async function disksOf(ctx: Context, instance: Instance): Promise<DiskSet> {
-  const { disks, folder } = await machineFiles(ctx, instance.name, instance);
+  const { disks, folder, storage } = await machineFiles(ctx, instance.name, instance);
   const [path] = disks;
   if (path === undefined) throw new Failure('files', `there is no disk of "${instance.name}" in ${folder}`);
   const root = { name: rootDisk, path, node: diskNode };
   const isQcow2 = (await readTable(path)) !== undefined;
-  return isQcow2 ? { disks: [root], others: [] } : { disks: [], others: [rootDisk] };
+  const further = storage.filter(({ disk }) => disk.type === 'qcow2' && !disk.readonly);
+  await Promise.all(further.map(requirePresent));
+  const held = new Set(further.map(({ disk }) => disk.name));
+  return {
+    disks: [...(isQcow2 ? [root] : []), ...further.map(snapshotDisk)],
+    others: [
+      ...(isQcow2 ? [] : [rootDisk]),
+      ...(instance.spec.storage ?? []).map(({ name }) => name).filter((name) => !held.has(name)),
+    ],
+  };
+}
+
+function snapshotDisk({ disk, path }: StorageFile): SnapshotDisk {
+  const passphraseFile = disk.format?.passphraseFile;
+  return { name: disk.name, path, node: nodeOf(disk), ...(passphraseFile ? { passphraseFile } : {}) };
+}
+
+/** @throws Failure `files` for a disk that is gone, or is something else by now */
+async function requirePresent({ disk, path }: StorageFile): Promise<void> {
+  if (!exists(path)) {
+    throw new Failure('files', `the disk "${disk.name}" is not there: ${path}`, {
+      hint: 'put it back; a machine that never ran has its disks made when it starts',
+    });
+  }
+  if ((await readTable(path)) !== undefined) return;
+  throw new Failure('files', `the disk "${disk.name}" is no qcow2 any more: ${path}`);
 }
 
 /**
@@ -66,9 +95,12 @@ export function chooseDisks(
 function cannotHold(machine: string, name: string): Failure {
   return new Failure(
     'unsupported',
-    `the disk "${name}" of "${machine}" is no qcow2, and only those hold snapshots`,
+    `"${name}" of "${machine}" can't hold snapshots: only a qcow2 that is written to does`,
     {
-      hint: 'machines of the driver qemu have a qcow2; so have those that Lima runs with QEMU, from a qcow2 image',
+      hint:
+        name === rootDisk
+          ? 'machines of the driver qemu have a qcow2; so have those that Lima runs with QEMU, from a qcow2 image'
+          : 'type: qcow2 in the template makes it a disk that can (docs/storage.md)',
     },
   );
 }

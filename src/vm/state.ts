@@ -46,6 +46,8 @@ const schema = v.object({
   started: v.optional(v.string()),
   /** Most bytes the disk's file can take on the host, by `qemu-img measure`. */
   diskBound: v.number(),
+  /** Where the disks of its storage were when it last ran, by their names. */
+  storage: v.optional(v.record(v.string(), v.string())),
 });
 
 export type State = v.InferOutput<typeof schema>;

@@ -1,0 +1,138 @@
+import { statSync } from 'node:fs';
+import { dirname, isAbsolute, join } from 'node:path';
+import type { InstanceName } from '../core/names.ts';
+import type { Context } from '../host/context.ts';
+import { canonical, isWithin } from '../host/system-folders.ts';
+import { lockKey } from '../host/file-locks.ts';
+import { readDisk } from '../qemu/qcow2.ts';
+import type { Spec } from '../template/spec.ts';
+import { disksAmong } from '../template/storage.ts';
+import { machineFiles } from './machine-files.ts';
+import { placeOf } from './storage-places.ts';
+import { instanceNames, readInstance } from './store.ts';
+
+/** What a machine does with a file. */
+export interface FileUse {
+  /** As an error says it: `the disk "data" of "one"`. */
+  readonly what: string;
+  readonly path: string;
+  readonly writes: boolean;
+}
+
+/** A chain that is longer is one in a circle, or as good as one. */
+const longestChain = 64;
+
+/** The files that a qcow2 stands on, nearest first; a file that can't be read ends the chain. */
+export function backingChain(path: string): string[] {
+  const chain: string[] = [];
+  for (let at = path; chain.length < longestChain;) {
+    let backing: string | undefined;
+    try {
+      const content = readDisk(at);
+      backing = content.kind === 'qcow2' ? content.qcow2.backing?.replace(/^file:/, '') : undefined;
+    } catch {
+      return chain;
+    }
+    if (backing === undefined || /^[^/]+:/.test(backing)) return chain;
+    // Joined as it is: a `..` behind a link is what the link's target has above it.
+    at = isAbsolute(backing) ? backing : `${dirname(leadsTo(at))}/${backing}`;
+    chain.push(leadsTo(at));
+  }
+  return chain;
+}
+
+/** What one machine's storage does with which files, as its spec says it, whether they are there or not. */
+export function usesOfStorage(
+  ctx: Pick<Context, 'paths'>,
+  { name, storage }: Pick<Spec, 'name' | 'storage'>,
+): FileUse[] {
+  return disksAmong(storage).flatMap((disk) => {
+    const path = placeOf(ctx, name, disk);
+    const what = `the disk "${disk.name}" of "${name}"`;
+    const bases = [
+      ...(disk.backingFile === undefined ? [] : [disk.backingFile]),
+      // What a raw disk holds is its guest's own, whatever it looks like.
+      ...(disk.type === 'qcow2' ? backingChain(path) : []),
+      ...(disk.backingFile !== undefined && disk.backingFormat !== 'raw'
+        ? backingChain(disk.backingFile)
+        : []),
+    ];
+    return [
+      { what, path, writes: !disk.readonly },
+      ...bases.map((base) => ({ what: `${what}, which stands on it`, path: base, writes: false })),
+    ];
+  });
+}
+
+/** What all machines but one do with which files. Damaged machines count with all that can be told of them. */
+export async function usesOfOthers(ctx: Context, except: InstanceName): Promise<FileUse[]> {
+  const names = (await instanceNames(ctx)).filter((name) => name !== except);
+  return (await Promise.all(names.map((name) => usesOfMachine(ctx, name)))).flat();
+}
+
+async function usesOfMachine(ctx: Context, name: InstanceName): Promise<FileUse[]> {
+  const whole = await Promise.resolve()
+    .then(() => readInstance(ctx, name))
+    .catch(() => undefined);
+  const files = await machineFiles(ctx, name, whole).catch(() => undefined);
+  const root = files?.disks[0] ?? ctx.paths.instance(name).disk;
+  const what = `the disk of "${name}"`;
+  return [
+    { what, path: root, writes: true },
+    ...backingChain(root).map((path) => ({ what: `${what}, which stands on it`, path, writes: false })),
+    ...(whole ? usesOfStorage(ctx, { name, storage: whole.spec.storage ?? [] }) : []),
+  ];
+}
+
+/**
+ * The use among `others` that a new use of a file can't stand beside: whoever writes has the file for itself.
+ */
+export function clashOf(use: Omit<FileUse, 'what'>, others: readonly FileUse[]): FileUse | undefined {
+  const place = leadsTo(use.path);
+  const file = identityOf(place);
+  return others.find((other) => {
+    if (!use.writes && !other.writes) return false;
+    const there = leadsTo(other.path);
+    return there === place || (file !== undefined && identityOf(there) === file);
+  });
+}
+
+/** What of zfsdev's own a path leads into, that no machine's storage may be or stand on. */
+export function ownPlaceOf(
+  { paths }: Pick<Context, 'paths'>,
+  instance: InstanceName,
+  path: string,
+): string | undefined {
+  const place = leadsTo(path);
+  const own = leadsTo(paths.instance(instance).disks);
+  if (isWithin(place, own)) return undefined;
+  const { images, instances, warm, kernels, builds, keys, locks } = paths;
+  const kinds: readonly [string, string][] = [
+    [images, 'the images'],
+    [warm, 'the warm machines'],
+    [kernels, 'the kernels'],
+    [builds, 'the builds'],
+    [keys, 'the keys'],
+    [locks, 'the locks'],
+    [join(instances, instance), `"${instance}" itself`],
+    [instances, 'other machines'],
+  ];
+  return kinds.find(([folder]) => isWithin(place, leadsTo(folder)))?.[1];
+}
+
+/** Where a path leads; as it is written, if that can't be told. */
+export function leadsTo(path: string): string {
+  try {
+    return canonical(path);
+  } catch {
+    return path;
+  }
+}
+
+function identityOf(path: string): string | undefined {
+  try {
+    return lockKey(statSync(path));
+  } catch {
+    return undefined;
+  }
+}

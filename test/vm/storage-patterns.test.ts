@@ -1,0 +1,233 @@
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { MiB } from '../../src/core/bytes.ts';
+import { ownHome, removeAll } from '../support/home.ts';
+import { machinesOf } from '../support/machines.ts';
+import type { Result } from '../support/zfsdev.ts';
+
+const zfsdev = ownHome();
+let folder: string;
+const onHost = (name: string): string => join(folder, name);
+
+/** The guide's patterns (docs/storage.md), each in small. */
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'zfsdev-storage-'));
+  await mkdir(onHost('projects'));
+  await mkdir(onHost('docs'));
+  await writeFile(onHost('projects/from-host'), 'of the host\n');
+  await writeFile(onHost('docs/page'), 'to be read\n');
+  await writeFile(onHost('install.iso'), '');
+  await truncate(onHost('install.iso'), MiB);
+});
+afterAll(async () => {
+  await removeAll(zfsdev);
+  expect(await machinesOf(zfsdev.home)).toEqual([]);
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function up(name: string, storage: string): Promise<Result> {
+  const file = onHost(`${name}.yaml`);
+  const head = `description: a pattern of the guide
+cpus: 2
+memory: 1GiB
+disk: 3GiB
+worstCase: { base: 1.5GB, packages: 200MB, headroom: 500MB }
+storage:
+`;
+  await writeFile(file, head + storage);
+  return done(zfsdev('up', file));
+}
+
+async function done(result: Promise<Result>): Promise<Result> {
+  const ended = await result;
+  expect(ended.stderr).not.toMatch(/^error:/m);
+  expect(ended.exitCode).toBe(0);
+  return ended;
+}
+
+async function inGuest(name: string, script: string): Promise<string> {
+  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+  return stdout.trim();
+}
+
+describe('a machine with several disks, a share, and snapshots of the set', () => {
+  const name = 'multi';
+  const guest = (script: string): Promise<string> => inGuest(name, script);
+  const snapshot = (verb: string, ...args: string[]): Promise<Result> =>
+    zfsdev('snapshot', verb, name, ...args);
+
+  beforeAll(async () => {
+    await up(
+      name,
+      `  # Pattern 4: disks of their own for applications, a database and logs
+  - { name: boot, type: qcow2, size: 256M, interface: virtio }
+  - { name: apps, type: qcow2, size: 256M, interface: virtio, file: vms/apps.qcow2 }
+  - { name: database, type: raw, size: 128M, interface: virtio }
+  - { name: logs, type: qcow2, size: 128M, interface: virtio }
+  # Pattern 1: a workspace that is shared
+  - { name: workspace, type: virtfs, path: projects, mount_tag: workspace, security_model: mapped-xattr }
+  - { name: docs, type: virtfs, path: docs, readonly: true, mount_at: /srv/docs }
+  # Every other interface
+  - { name: onsata, type: qcow2, size: 64M, interface: sata }
+  - { name: onide, type: qcow2, size: 64M, interface: ide }
+  - { name: onscsi, type: qcow2, size: 64M, interface: scsi }
+  - { name: nowhere, type: qcow2, size: 64M, interface: none }
+  - { name: install, type: raw, file: install.iso, media: cdrom }
+`,
+    );
+    // On two qcow2 of the set, and beside it on the raw disk and on ext4.
+    await guest(`set -e
+      zpool create -O compression=off -m /apps apps mirror /dev/disk/by-id/virtio-apps /dev/disk/by-id/virtio-logs
+      head -c 1M /dev/urandom >/root/of-database
+      dd if=/root/of-database of=/dev/disk/by-id/virtio-database bs=1M conv=fsync status=none`);
+  });
+
+  /** Random data in the pool and on ext4, in a state that is told from others. */
+  const write = (state: string): Promise<string> =>
+    guest(`for at in /root /apps; do head -c 8M /dev/urandom >$at/data; echo ${state} >$at/state; done
+      sha256sum /root/data /apps/data /root/state /apps/state >/root/${state}.sum`);
+
+  /** Spoils it, so that only a load can bring it back. */
+  const spoil = (): Promise<string> =>
+    guest('rm /apps/state; echo x >>/apps/data; echo x >>/root/data; echo x >/root/state; sync; zpool sync');
+
+  async function expectState(state: string): Promise<void> {
+    const script = `zpool list apps >/dev/null 2>&1 || zpool import -f -d /dev/disk/by-id apps
+      sha256sum -c --quiet /root/${state}.sum && zpool scrub -w apps && zpool status -x apps`;
+    expect(await guest(script)).toBe("pool 'apps' is healthy");
+    expect(await guest('zpool status apps')).toMatch(/errors: No known data errors/);
+  }
+
+  async function names(): Promise<string[]> {
+    const { stdout } = await done(snapshot('list', '--json'));
+    return (JSON.parse(stdout) as { snapshots: { name: string }[] }).snapshots.map((each) => each.name);
+  }
+
+  it('has made what was missing, for its owner alone', async () => {
+    const own = join(zfsdev.home, 'instances', name, 'disks');
+    for (const file of [onHost('vms/apps.qcow2'), join(own, 'boot.qcow2'), join(own, 'database.raw')])
+      expect((await stat(file)).mode & 0o777).toBe(0o600);
+  });
+
+  it('shows its disks to the guest by every interface, the root disk first', async () => {
+    const seen = await guest('ls /dev/disk/by-id');
+    for (const disk of ['boot', 'apps', 'database', 'logs']) expect(seen).toContain(`virtio-${disk}`);
+    for (const disk of ['onsata', 'onide', 'onscsi']) expect(seen).toMatch(new RegExp(`_${disk}$`, 'm'));
+    expect(seen).not.toContain('nowhere');
+    expect(await guest('findmnt -no SOURCE /')).toMatch(/vda|root/);
+    expect(await guest('cat /sys/block/vda/serial')).toBe('zfsdev-root');
+    expect(await guest('ls /sys/block')).toMatch(/\bsr0\b/);
+    // Each of them takes what is written, too.
+    await guest(`set -e; for disk in onsata onide onscsi; do
+      at=$(ls /dev/disk/by-id/*_$disk)
+      head -c 1M /root/of-database | dd of=$at bs=64k conv=fsync status=none
+      head -c 1M $at | cmp - /root/of-database
+    done`);
+  });
+
+  describe('pattern 1: a workspace, and a state to go back to', () => {
+    it('sees the folder of the host, and the host what the guest writes', async () => {
+      expect(await guest('cat /mnt/workspace/from-host')).toBe('of the host');
+      await guest('echo of the guest >/mnt/workspace/from-guest');
+      expect(await readFile(onHost('projects/from-guest'), 'utf8')).toBe('of the guest\n');
+    });
+
+    it('can be kept from writing, by the host', async () => {
+      expect(await guest('cat /srv/docs/page')).toBe('to be read');
+      const { exitCode } = await zfsdev(
+        ...['exec', name, '--', 'sh', '-c', 'mount -o remount,rw /srv/docs; echo x >/srv/docs/page'],
+      );
+      expect(exitCode).not.toBe(0);
+      expect(await readFile(onHost('docs/page'), 'utf8')).toBe('to be read\n');
+    });
+
+    it('has no memory saved beside a raw disk and a share, and says so before anything begins', async () => {
+      const refused = await snapshot('create', 'whole', '--live', '--memory');
+      expect(refused.exitCode).toBe(4);
+      expect(refused.stderr).toContain('its disk "database" is raw');
+      expect(refused.stderr).toContain(`zfsdev snapshot create ${name} whole --live`);
+      expect(await names()).toEqual([]);
+    });
+  });
+
+  describe('patterns 3 and 4: several states of a set of disks', () => {
+    it('are taken while it runs, beside a raw disk and a share, which are named', async () => {
+      await write('clean-install');
+      const taken = await done(snapshot('create', 'clean-install', '--live'));
+      expect(taken.stderr).toMatch(/left out.*database, workspace, docs, install/);
+      const refused = await snapshot('create', 'raw', '--live', '--disk', 'database');
+      expect(refused.exitCode).toBe(4);
+      expect(refused.stderr).toContain('"database" of "multi" can\'t hold snapshots');
+      await write('scenario-1');
+      await done(snapshot('create', 'scenario-1', '--live'));
+      expect(await names()).toEqual(['clean-install', 'scenario-1']);
+    });
+
+    it('come back whole, pool and ext4, and the raw disk and the share stay as they are', async () => {
+      await spoil();
+      await done(snapshot('load', 'clean-install', '--restart'));
+      await expectState('clean-install');
+      const database = 'head -c 1M /dev/disk/by-id/virtio-database | cmp - /root/of-database';
+      await guest(database);
+      expect(await guest('cat /mnt/workspace/from-guest')).toBe('of the guest');
+      await spoil();
+      await done(snapshot('load', 'scenario-1', '--restart'));
+      await expectState('scenario-1');
+      await guest(database);
+    });
+
+    it('are deleted one by one, while it runs', async () => {
+      await done(snapshot('delete', 'scenario-1'));
+      await done(snapshot('delete', 'clean-install'));
+      expect(await names()).toEqual([]);
+      await expectState('scenario-1');
+    });
+  });
+
+  it('leaves the file that its template names when it is deleted, and nothing else', async () => {
+    const deleted = await done(zfsdev('delete', '--force', name));
+    expect(deleted.stderr + deleted.stdout).toContain(onHost('vms/apps.qcow2'));
+    expect(existsSync(onHost('vms/apps.qcow2'))).toBe(true);
+    expect(existsSync(join(zfsdev.home, 'instances', name))).toBe(false);
+  });
+});
+
+describe('pattern 2: raw disks', () => {
+  const name = 'prod';
+
+  it('are made, written to, and keep it over a power cut; a snapshot is of the root disk alone', async () => {
+    await up(
+      name,
+      `  - { name: system, type: raw, file: vms/prod-system.raw, size: 128M, interface: virtio }
+  - { name: data, type: raw, file: vms/prod-data.raw, size: 192M, interface: virtio }
+`,
+    );
+    expect((await stat(onHost('vms/prod-data.raw'))).size).toBe(192 * MiB);
+    const taken = await done(zfsdev('snapshot', 'create', name, 'one', '--live'));
+    expect(taken.stderr).toContain('system, data');
+    const sum = await inGuest(
+      name,
+      `zpool create -m /data data /dev/disk/by-id/virtio-data && head -c 8M /dev/urandom >/data/file &&
+       zpool sync && sha256sum /data/file`,
+    );
+    await done(zfsdev('stop', '--force', name));
+    await done(zfsdev('start', name));
+    const again = `zpool list data >/dev/null 2>&1 || zpool import -f -d /dev/disk/by-id data
+      zpool scrub -w data && zpool status -x data && sha256sum /data/file`;
+    expect(await inGuest(name, again)).toBe(`pool 'data' is healthy\n${sum}`);
+  });
+
+  it("are nobody else's as long as the machine is there", async () => {
+    const other = onHost('other.yaml');
+    const text = await readFile(onHost('prod.yaml'), 'utf8');
+    await writeFile(other, text);
+    const refused = await zfsdev('up', other);
+    expect(refused.exitCode).toBe(4);
+    expect(refused.stderr).toContain('it is in use as the disk "system" of "prod"');
+    expect(existsSync(join(zfsdev.home, 'instances', 'other'))).toBe(false);
+  });
+});
