@@ -78,7 +78,7 @@ function runtimePackages(flavour: Flavour): string[] {
       // qemu-img reads the disks that volumes are made of.
       return [...guestPackages, 'zfsutils-linux', 'qemu-utils'];
     case 'cloud':
-      return [...guestPackages, 'zfsutils-linux', ...cloudPackages];
+      return [...guestPackages, 'zfsutils-linux', 'qemu-utils', ...cloudPackages];
   }
 }
 
