@@ -65,7 +65,7 @@ await build({
   target: 'node20',
   minify: true,
 });
-// The guest's volume manager: one file as well, with its libraries.
+// The guest's volume manager: one file as well, with its libraries. Ubuntu 24.04 and Debian 12 have Node 18.
 await build({
   entryPoints: { zvold: 'src/zvold/main.ts' },
   outdir: 'dist/guest',
@@ -73,7 +73,7 @@ await build({
   bundle: true,
   format: 'cjs',
   platform: 'node',
-  target: 'node20',
+  target: 'node18',
   minify: true,
   legalComments: 'linked',
   define: { ZFSDEV_VERSION: JSON.stringify(version) },

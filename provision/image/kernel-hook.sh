@@ -1,17 +1,20 @@
 #!/bin/sh
-# Kernel stage: takes the kernel, its modules and (flavour zfs) the compiled ZFS module out of the toolchain root.
+# Kernel stage: takes the kernel, its modules and (flavour zfs) the compiled ZFS module out of the toolchain root, after it
+# has compiled what the kernel lacks for shares.
 # mmdebstrap calls it with the root as its argument, as root or as root of a user namespace.
 #
-# Reads settings.sh beside itself (FLAVOUR). Leaves kernel.tar.gz there:
+# Reads settings.sh (FLAVOUR) and share-modules.sh beside itself. Leaves kernel.tar.gz there:
 #   lib/modules/VERSION/...       what the guest gets; the modules that every boot loads are there uncompressed
 #   zfsdev/vmlinuz zfsdev/vmlinux the kernel as Debian ships it, and unpacked (a boot is 0.8 s shorter under TCG)
 #   zfsdev/modules/NN-NAME.ko     what the initrd loads, in the order of the numbers
-#   zfsdev/kernel.sh              KERNEL_VERSION, KERNEL_PACKAGE_VERSION, OPENZFS_VERSION
+#   zfsdev/kernel.sh              KERNEL_VERSION, KERNEL_PACKAGE_VERSION, OPENZFS_VERSION, SHARES
 set -eu
 root=$1
 work=$(dirname "$0")
 # shellcheck source=/dev/null
 . "$work/settings.sh"
+# shellcheck source=share-modules.sh
+. "$work/share-modules.sh"
 
 # The initrd's modules. failover and net_failover come as dependencies of virtio_net.
 INITRD_MODULES='virtio_blk virtio_net virtio_rng'
@@ -37,8 +40,10 @@ if [ "$FLAVOUR" = zfs ] && [ -z "$(find "$modules/updates" -name 'zfs.ko*' 2>/de
   die "the ZFS module was not compiled for $kernel (the log of its compilation is above)"
 fi
 
-rm -f "$modules/build" "$modules/source"
+version_of() { chroot "$root" dpkg-query -W -f "\${Version}" "$1"; }
 depmod_in_root() { chroot "$root" depmod "$kernel"; }
+compile_share_modules
+rm -f "$modules/build" "$modules/source"
 # Paths, below /, of a module and all it needs, in the order of loading.
 needed() {
   chroot "$root" modprobe --set-version "$kernel" --show-depends "$1" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
@@ -80,11 +85,11 @@ tail -c +$(((setup + 1) * 512 + offset + 1)) "$out/vmlinuz" | head -c $((length 
 if chroot "$root" zstd -q -d -c /zfsdev.payload >"$out/vmlinux" 2>/dev/null; then :; else rm -f "$out/vmlinux"; fi
 rm -f "$root/zfsdev.payload"
 
-version_of() { chroot "$root" dpkg-query -W -f "\${Version}" "$1"; }
 {
   echo "KERNEL_VERSION='$kernel'"
   echo "KERNEL_PACKAGE_VERSION='$(version_of "linux-image-$kernel")'"
   if [ "$FLAVOUR" = zfs ]; then echo "OPENZFS_VERSION='$(version_of zfs-dkms)'"; else echo "OPENZFS_VERSION=''"; fi
+  echo "SHARES='$(share_types)'"
 } >"$out/kernel.sh"
 tar -C "$root" -czf "$work/kernel.tar.gz.part" zfsdev "lib/modules/$kernel"
 chmod 0644 "$work/kernel.tar.gz.part"

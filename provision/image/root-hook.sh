@@ -3,7 +3,7 @@
 # mmdebstrap calls it with the root as its argument, as root or as root of a user namespace.
 #
 # Reads beside itself: settings.sh (IMAGE_FLAVOUR, SUITE, COMPONENTS, FORMAT_VERSION), root-lib.sh, kernel.tar.gz
-# (kernel-hook.sh), files/ (copied over the root), pool.sh. Leaves there: disk.raw (ext4 straight on the disk), busybox,
+# (kernel-hook.sh), files/ (copied over the root), pool.sh, mounts.sh. Leaves there: disk.raw (ext4 straight on the disk), busybox,
 # image.json.
 set -eu
 root=$1
@@ -43,11 +43,11 @@ MASKED_GENERATORS='
   systemd-rc-local-generator systemd-run-generator systemd-ssh-generator systemd-system-update-generator
   systemd-tpm2-generator systemd-bless-boot-generator zfs-mount-generator systemd-factory-reset-generator
 '
-ENABLED='zfsdev-started.service zfsdev-udev.service zfsdev-pool.service zfsdev-grow.service zfsdev-ready.service
-  zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket zfsdev-zvold.socket'
+ENABLED='zfsdev-started.service zfsdev-udev.service zfsdev-drivers.service zfsdev-pool.service zfsdev-mounts.service
+  zfsdev-grow.service zfsdev-ready.service zfsdev-power-button.service zfsdev-agent.service zfsdev-ssh.socket zfsdev-zvold.socket'
 
-install_pool() {
-  install -m 0755 "$work/pool.sh" "$root/usr/lib/zfsdev/pool.sh"
+install_scripts() {
+  install -m 0755 "$work/pool.sh" "$work/mounts.sh" "$root/usr/lib/zfsdev/"
   chmod -R u=rwX,go=rX "$root/usr/lib/zfsdev"
 }
 
@@ -78,7 +78,7 @@ pack() {
 }
 
 install_files
-install_pool
+install_scripts
 make_anonymous
 configure
 clean

@@ -56,8 +56,8 @@ describe() {
   . "$work/kernel.sh"
   printf '{\n  "format": %s,\n  "flavour": "%s",\n  "suite": "%s",\n  "debian": "%s",\n  "kernel": "%s",\n' \
     "$FORMAT_VERSION" "$IMAGE_FLAVOUR" "$SUITE" "$(cat "$root/etc/debian_version")" "$KERNEL_VERSION" >"$work/image.json"
-  printf '  "kernelPackage": "%s",\n  "openzfs": "%s",\n  "zfsutils": "%s",\n  "node": "%s",\n  "mirror": "%s"\n}\n' \
-    "$KERNEL_PACKAGE_VERSION" "$OPENZFS_VERSION" "$(version_of zfsutils-linux)" "$(version_of nodejs)" "$mirror" \
+  printf '  "kernelPackage": "%s",\n  "openzfs": "%s",\n  "zfsutils": "%s",\n  "node": "%s",\n  "shares": "%s",\n  "mirror": "%s"\n}\n' \
+    "$KERNEL_PACKAGE_VERSION" "$OPENZFS_VERSION" "$(version_of zfsutils-linux)" "$(version_of nodejs)" "$SHARES" "$mirror" \
     >>"$work/image.json"
   install -m 0644 "$work/image.json" "$root/etc/zfsdev/image.json"
   chmod 0644 "$work/image.json"

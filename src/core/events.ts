@@ -35,7 +35,8 @@ export type StepId =
   | 'snapshot'
   | 'revert'
   | 'export'
-  | 'import';
+  | 'import'
+  | 'zvold';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

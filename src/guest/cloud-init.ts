@@ -11,6 +11,8 @@ export interface CloudSettings {
   readonly hostKey: KeyPair;
   /** Contents of /etc/zfsdev/pool.conf, if it is to have a pool. */
   readonly poolConf?: string;
+  /** Contents of /etc/zfsdev/mounts, if it is to have shares. */
+  readonly mounts?: string;
   /** Run at each boot, in this order. */
   readonly scripts: readonly { readonly file: string; readonly text: string }[];
   /** The script that runs those (provision/run-scripts.sh). */
@@ -37,7 +39,7 @@ export function seedContents(settings: CloudSettings): Map<string, string> {
   ]);
 }
 
-function userData({ name, userKey, hostKey, poolConf, scripts, runner }: CloudSettings): object {
+function userData({ name, userKey, hostKey, poolConf, mounts, scripts, runner }: CloudSettings): object {
   const file = (path: string, content: string, permissions: string): object => ({
     path,
     content,
@@ -60,6 +62,7 @@ function userData({ name, userKey, hostKey, poolConf, scripts, runner }: CloudSe
     resize_rootfs: true,
     write_files: [
       ...(poolConf === undefined ? [] : [file('/etc/zfsdev/pool.conf', poolConf, '0644')]),
+      ...(mounts === undefined ? [] : [file('/etc/zfsdev/mounts', mounts, '0600')]),
       ...scripts.map(({ file: script, text }, index) =>
         file(`/etc/zfsdev/provision/${String(index + 1).padStart(2, '0')}-${script}`, text, '0755'),
       ),

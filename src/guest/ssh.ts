@@ -1,9 +1,9 @@
 import { rm } from 'node:fs/promises';
-import { Duplex } from 'node:stream';
 import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import type { Channel, ExecResult, Streams } from './channel.ts';
 import { commandLine } from '../core/quote.ts';
+import { leadOver, leadScript } from './ssh-lead.ts';
 
 export interface SshTarget {
   readonly name: string;
@@ -94,7 +94,11 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
         signal,
       ),
     connect: (path, signal) =>
-      leadOver(ssh('-T', destination, remote(['node', '-e', leadScript, path])), signal),
+      leadOver(ctx, ssh('-T', destination, remote(['node', '-e', leadScript, path])), {
+        path,
+        name: target.name,
+        signal,
+      }),
     close: async () => {
       await ctx.run(ssh('-O', 'exit', destination), {
         effect: 'read',
@@ -104,19 +108,6 @@ export function sshChannel(ctx: Context, target: SshTarget): Channel {
       await rm(target.controlSocket, { force: true });
     },
   };
-}
-
-/** Leads standard input and output to a socket, in the guest: it has Node, which the volume manager runs on. */
-const leadScript =
-  'const s=require("net").connect(process.argv[1]);s.on("error",()=>process.exit(1));process.stdin.pipe(s);s.pipe(process.stdout)';
-
-async function leadOver([program, ...args]: [string, ...string[]], signal: AbortSignal): Promise<Duplex> {
-  const { spawn } = await import('node:child_process');
-  const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'ignore'], signal });
-  const duplex = Duplex.from({ writable: child.stdin, readable: child.stdout });
-  child.on('error', (error) => duplex.destroy(error));
-  duplex.once('close', () => child.kill());
-  return duplex;
 }
 
 function sshOptions({ name, controlSocket, way }: SshTarget): string[] {

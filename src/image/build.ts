@@ -100,7 +100,7 @@ async function kernelStage(stage: Stage, rebuild: boolean): Promise<void> {
   const cached = kernelArchive(ctx.paths.images, recipe.kernelDigest);
   const local = join(work.shared, 'kernel.tar.gz');
   if (rebuild || !exists(cached)) {
-    const what = recipe.kernelFlavour === 'zfs' ? 'Compiling the ZFS module' : 'Fetching the kernel';
+    const what = recipe.kernelFlavour === 'zfs' ? 'Compiling the ZFS module' : 'Making the kernel ready';
     await step(ctx.emit, 'module', what, (progress) =>
       bootstrap(stage, recipe.kernelPackages, 'kernel-hook.sh', progress),
     );

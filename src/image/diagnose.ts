@@ -43,6 +43,11 @@ const causes: readonly Cause[] = [
     message: 'the ZFS module does not compile for this kernel',
     hint: 'try --suite trixie; in sid the kernel is at times ahead of OpenZFS',
   },
+  {
+    words: /the modules for shares were/,
+    message: 'the modules for shares do not compile for this kernel',
+    hint: 'try --suite trixie, whose kernel changes least',
+  },
 ];
 
 /**

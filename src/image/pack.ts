@@ -94,7 +94,7 @@ async function convertDisk({ ctx, recipe, work }: Stage, target: string): Promis
 async function manifestOf(stage: Stage, kernelFile: ImageManifest['kernelFile']): Promise<ImageManifest> {
   const { recipe, work } = stage;
   const told = JSON.parse(await readFile(join(work.shared, 'image.json'), 'utf8')) as Record<string, unknown>;
-  const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node'];
+  const names = ['debian', 'kernel', 'kernelPackage', 'openzfs', 'zfsutils', 'node', 'shares'];
   return {
     format: imageFormat,
     digest: recipe.digest,

@@ -31,7 +31,7 @@ export interface Recipe {
   readonly kernelFlavour: 'zfs' | 'base';
   readonly suite: Suite;
   readonly architecture: DebianArchitecture;
-  /** Packages of the stage that is thrown away: the kernel, and for ZFS the compiler. */
+  /** Packages of the stage that is thrown away: the kernel, and what compiles modules for it. */
   readonly kernelPackages: readonly string[];
   readonly packages: readonly string[];
   /** Packages that are installed beside those for the time of packing alone. */
@@ -78,14 +78,18 @@ function runtimePackages(flavour: Flavour): string[] {
       // qemu-img reads the disks that volumes are made of.
       return [...guestPackages, 'zfsutils-linux', 'qemu-utils'];
     case 'cloud':
-      return [...guestPackages, 'zfsutils-linux', ...cloudPackages];
+      return [...guestPackages, 'zfsutils-linux', 'qemu-utils', ...cloudPackages];
   }
 }
 
 function kernelPackages(flavour: Recipe['kernelFlavour'], architecture: DebianArchitecture): string[] {
-  // initramfs-tools: the kernel's package wants something of its kind, and this one needs the least.
-  const kernel = [`linux-image-cloud-${architecture}`, 'initramfs-tools', 'kmod', 'xz-utils', 'zstd'];
-  return flavour === 'zfs' ? [...kernel, `linux-headers-cloud-${architecture}`, 'zfs-dkms'] : kernel;
+  const kernel = [
+    // initramfs-tools: the kernel's package wants something of its kind, and this one needs the least.
+    ...[`linux-image-cloud-${architecture}`, 'initramfs-tools', 'kmod', 'xz-utils', 'zstd'],
+    // The headers bring the compiler, and the source what the kernel lacks for shares.
+    ...[`linux-headers-cloud-${architecture}`, 'linux-source', 'make'],
+  ];
+  return flavour === 'zfs' ? [...kernel, 'zfs-dkms'] : kernel;
 }
 
 /** What of the host's architectures Debian calls what. @throws Failure `unsupported` for any other. */
@@ -144,7 +148,7 @@ export function composeRecipe({
     architecture,
     components,
     packages: kernelPackages(kernelFlavour, architecture),
-    files: parts.files.filter(({ path }) => path === 'kernel-hook.sh').map(fingerprint),
+    files: parts.files.filter(({ path }) => kernelFiles.has(path)).map(fingerprint),
   } as const;
   const kernelDigest = sha256(JSON.stringify(forKernel));
   const packages = [...new Set([...runtimePackages(flavour), ...tools])];
@@ -178,13 +182,19 @@ export async function buildTools(provision: string): Promise<string[]> {
   throw new Failure('files', `${file} names no packages`, { hint });
 }
 
+/** Of `provision/image`, what makes the kernel and its modules. */
+const kernelFiles: ReadonlySet<string> = new Set(['kernel-hook.sh', 'share-modules.sh']);
+
 /** Of `provision/image`, what flavour cloud is made of too; the rest is for machines that zfsdev itself sets up. */
 const sharedFiles: ReadonlySet<string> = new Set([
-  'kernel-hook.sh',
+  ...kernelFiles,
   'root-lib.sh',
   'files/etc/apt/apt.conf.d/90zfsdev',
   'files/etc/systemd/system.conf.d/zfsdev.conf',
 ]);
+
+/** Of `provision`, what the guest runs itself, and other machines' provisioning too. */
+const guestScripts = ['pool.sh', 'mounts.sh'];
 
 async function readFiles(flavour: Flavour, provision: string): Promise<RecipeFile[]> {
   try {
@@ -195,7 +205,10 @@ async function readFiles(flavour: Flavour, provision: string): Promise<RecipeFil
             ...image.filter(({ path }) => sharedFiles.has(path)),
             ...(await readFolder(join(provision, 'cloud'))),
           ]
-        : [...image, await readOne(join(provision, 'pool.sh'), 'pool.sh')];
+        : [
+            ...image,
+            ...(await Promise.all(guestScripts.map((name) => readOne(join(provision, name), name)))),
+          ];
     return found.filter((file) => file !== undefined).sort((a, b) => (a.path < b.path ? -1 : 1));
   } catch (error) {
     throw new Failure('files', `the image's files can't be read: ${messageOf(error)}`, {
@@ -225,7 +238,8 @@ export function imageBuildClaims(
   temporary: string,
 ): { readonly what: string; readonly path: string; readonly bound: number; readonly allocated: number }[] {
   return [
-    // Measured: 0.9 GiB of toolchain root, later 0.35 GiB of guest root, its 0.45 GiB disk and the kernel's archive.
+    // Measured: 0.9 GiB of toolchain root; to which come 0.3 of the kernel's source, as a package and unpacked from that.
+    // Later 0.35 GiB of guest root, its 0.45 GiB disk and the kernel's archive.
     { what: 'building the image (temporary)', path: temporary, bound: 1.5 * GiB, allocated: 0 },
     { what: 'the image and its compiled module', path: images, bound: 320 * MiB, allocated: 0 },
   ];

@@ -23,7 +23,7 @@ export interface ImageManifest {
   readonly mirror: string;
   /** Name of the kernel's file: `vmlinux` (unpacked, boots faster) or `vmlinuz` (where it can't be unpacked). */
   readonly kernelFile: 'vmlinux' | 'vmlinuz';
-  /** What is in it: `debian`, `kernel`, `openzfs` (empty without ZFS), `node` ... */
+  /** What is in it: `debian`, `kernel`, `openzfs` (empty without ZFS), `node`, `shares` (what its kernel mounts) ... */
   readonly versions: Readonly<Record<string, string>>;
 }
 

@@ -19,6 +19,7 @@ import { planArgv } from '../qemu/argv.ts';
 import { findQemu, hostArchitecture } from '../qemu/binary.ts';
 import { findUefi } from '../qemu/firmware.ts';
 import { measure } from '../qemu/img.ts';
+import { renderMounts } from '../template/mounts.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import { isCloudImage, type CloudImageSpec, type Spec } from '../template/spec.ts';
 import { waitForCloud } from './cloud-ready.ts';
@@ -168,12 +169,14 @@ async function layOutSeed(ctx: Context, spec: Spec, { machineId }: State): Promi
     readProvisionScripts(spec),
     readFile(join(findPackageRoot(), 'provision', 'run-scripts.sh'), 'utf8'),
   ]);
+  const mounts = renderMounts(spec.storage);
   const contents = seedContents({
     name: spec.name,
     instanceId: `zfsdev-${machineId}`,
     userKey,
     hostKey,
     ...(spec.pool ? { poolConf: renderPoolConf(spec.pool) } : {}),
+    ...(mounts === undefined ? {} : { mounts }),
     scripts,
     runner,
   });

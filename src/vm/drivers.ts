@@ -32,3 +32,11 @@ export function driverOf(
 function builtInDriver(ctx: Context, spec: Partial<Pick<Spec, 'image'>> | undefined): Driver {
   return spec?.image && isCloudImage(spec.image) ? cloudDriver(ctx) : qemuDriver(ctx);
 }
+
+/**
+ * Whether a machine boots with zfsdev's own seed, which brings the programs that run in it, always those of this zfsdev. To any
+ * other machine they have to be brought.
+ */
+export function isSeeded({ state, spec }: Pick<Instance, 'state' | 'spec'>): boolean {
+  return state.driver !== 'lima' && !isCloudImage(spec.image);
+}

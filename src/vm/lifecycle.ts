@@ -212,9 +212,19 @@ export async function protect(ctx: Context, name: InstanceName, on: boolean): Pr
 
 /** The way into a running guest. @throws Failure `wrong-state` that says how to get there. */
 export async function channelTo(ctx: Context, name: InstanceName, streams?: Streams): Promise<Channel> {
+  return (await guestTo(ctx, name, streams)).channel;
+}
+
+/** A running machine with the way into it. @throws Failure as `channelTo` */
+export async function guestTo(
+  ctx: Context,
+  name: InstanceName,
+  streams?: Streams,
+): Promise<{ readonly instance: Instance; readonly channel: Channel }> {
   const found = await requireInstance(ctx, name);
   const instance = wholeInstance(found, true);
-  if (found.status === 'running') return driverOf(ctx, instance).channel(instance, streams);
+  if (found.status === 'running')
+    return { instance, channel: driverOf(ctx, instance).channel(instance, streams) };
   throw new Failure(
     'wrong-state',
     `"${name}" is ${found.status === 'broken' ? `broken: ${found.reason}` : found.status}, not running`,

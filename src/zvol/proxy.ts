@@ -8,7 +8,8 @@ import { Failure, hasCode } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { checkSocketPath } from '../host/paths.ts';
-import { channelTo } from '../vm/lifecycle.ts';
+import { isSeeded } from '../vm/drivers.ts';
+import { guestTo } from '../vm/lifecycle.ts';
 
 const guestSocket = '/run/zfsdev/zvold.sock';
 
@@ -21,12 +22,17 @@ export interface Proxy {
 }
 
 /**
- * A socket of this host that leads to the volume manager in a running machine: at `path`, or in a folder of its own.
+ * A socket of this host that leads to the volume manager in a running machine: at `path`, or in a folder of its own. A machine
+ * that boots without zfsdev's seed gets the volume manager first, if it has none or another one.
  * @throws Failure `wrong-state` for a machine that does not run, `guest` for one that can't be reached, `already-exists` and
  *   `usage` for a path that can't be a socket
  */
 export async function proxyTo(ctx: Context, name: InstanceName, path?: string): Promise<Proxy> {
-  const channel = await channelTo(ctx, name);
+  const { instance, channel } = await guestTo(ctx, name);
+  if (!isSeeded(instance)) {
+    const { bringZvold } = await import('./bring.ts');
+    await bringZvold(ctx, instance, channel);
+  }
   return openProxy(() => channel.connect(guestSocket, ctx.signal), path);
 }
 

@@ -1,4 +1,5 @@
 // zvold: manages the zvols of one pool for clients that speak gRPC. Bundled on its own; Node is all it needs.
+import './older-node.ts';
 import { parseArgs } from 'node:util';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

@@ -60,6 +60,16 @@ describe('a machine that limactl runs', () => {
     expect(await zfsdev('delete', name)).toMatchObject({ exitCode: 4 });
   });
 
+  it('gets the volume manager when it is first asked for', async () => {
+    const create = await zfsdev('volume', 'create', name, 'data', '--size', '16MiB');
+    expect({ exitCode: create.exitCode, stderr: create.stderr }).toMatchObject({ exitCode: 0 });
+    expect((await zfsdev('volume', 'list', name)).stdout).toMatch(/^data /m);
+    expect(await guest('zfs', 'list', '-H', '-o', 'name', '-t', 'volume')).toBe('testpool/data');
+    expect(await guest('stat', '-c', '%a %U', '/run/zfsdev/zvold.sock')).toBe('600 root');
+    expect(await zfsdev('volume', 'delete', name, 'data')).toMatchObject({ exitCode: 0 });
+    expect((await zfsdev('volume', 'list', name)).stdout).not.toMatch(/^data /m);
+  });
+
   it('goes back to a snapshot with its memory, without a boot', async () => {
     const boot = await guest('cat', '/proc/sys/kernel/random/boot_id');
     const write = (word: string): Promise<string> =>

@@ -88,6 +88,20 @@ describe('a machine of a cloud image', () => {
     expect((await zfsdev('warm', 'key', template)).stderr).toContain("can't be saved and forked");
   });
 
+  it('gets the volume manager when it is first asked for', async () => {
+    const create = await zfsdev('volume', 'create', name, 'data', '--size', '16MiB');
+    expect({ exitCode: create.exitCode, stderr: create.stderr }).toMatchObject({ exitCode: 0 });
+    expect(create.stderr).toContain('Bringing the volume manager');
+    const list = await zfsdev('volume', 'list', name);
+    expect(list.stdout).toMatch(/^data /m);
+    // The second time it is there.
+    expect(list.stderr).not.toContain('Bringing');
+    expect(await guest('zfs', 'list', '-H', '-o', 'name', '-t', 'volume')).toBe('testpool/data');
+    expect(await guest('stat', '-c', '%a %U', '/run/zfsdev/zvold.sock')).toBe('600 root');
+    expect(await zfsdev('volume', 'delete', name, 'data')).toMatchObject({ exitCode: 0 });
+    expect((await zfsdev('volume', 'list', name)).stdout).not.toMatch(/^data /m);
+  });
+
   it('stands on its image, which is not removed under it', async () => {
     const { images } = JSON.parse((await zfsdev('image', 'list', '--json')).stdout) as {
       images: { digest: string; kind?: string; usedBy: string[] }[];

@@ -106,7 +106,9 @@ describe('images', () => {
     const image = (await images()).find(({ flavour }) => flavour === 'zfs');
     expect(image?.actualBytes).toBeLessThanOrEqual(250 * 2 ** 20);
     const digest = image?.digest ?? '';
-    expect((await built('image', 'inspect', digest.slice(0, 8))).stdout).toContain('openzfs');
+    const { stdout } = await built('image', 'inspect', digest.slice(0, 8));
+    expect(stdout).toContain('openzfs');
+    expect(stdout).toMatch(/^shares +9p virtiofs$/m);
     const again = await built('image', 'build');
     expect(again.stderr).not.toContain('Compiling');
     expect(again.exitCode).toBe(0);

@@ -37,6 +37,8 @@ it('finds the scripts', () => {
       'cloud/root-hook.sh',
       'image/files/usr/lib/zfsdev/failed',
       'image/root-lib.sh',
+      'image/share-modules.sh',
+      'mounts.sh',
       'pool.sh',
       'zfs-packages.sh',
     ]),

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Stage, type FakeProgram } from '../../fakes/programs.ts';
 
-const provision = resolve(import.meta.dirname, '../../../provision');
+/** Where the scripts lie. */
+export const provision = resolve(import.meta.dirname, '../../../provision');
 
 /** What a script of `provision/` said and how it ended. */
 export interface Ended {
@@ -56,7 +57,17 @@ export class ScriptHouse {
       if (text.split(from).length !== 2) throw new Error(`${file} has to have once: ${from}`);
       text = text.replace(from, to);
     }
-    const script = this.at(file);
+    return this.runText(file, text, args, env);
+  }
+
+  /** Runs a script that is given as text; `name` is its file's. */
+  async runText(
+    name: string,
+    text: string,
+    args: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<Ended> {
+    const script = this.at(name);
     await writeFile(script, text);
     const { status, stdout, stderr, error } = spawnSync('/bin/dash', [script, ...args], {
       encoding: 'utf8',

@@ -53,6 +53,14 @@ test('scripts arrive as they are, in their order, and are run at each boot', () 
   ]);
 });
 
+test('what it is to mount lies where the script that mounts looks for it', () => {
+  const mounts = '9p\tsrc\t/mnt/src\tro\n';
+  const { write_files: files } = parse(
+    seedContents({ ...withoutPool, mounts, scripts: [] }).get('user-data') ?? '',
+  ) as UserData;
+  expect(files[0]).toMatchObject({ path: '/etc/zfsdev/mounts', content: mounts, permissions: '0600' });
+});
+
 test('a machine without a pool gets no settings of one', () => {
   const plain = seedContents({ ...withoutPool, scripts: [] });
   const { write_files: files } = parse(plain.get('user-data') ?? '') as UserData;

@@ -16,7 +16,12 @@ const parts = {
   flavour: 'zfs',
   suite: 'trixie',
   architecture: 'amd64',
-  files: [file('init', 'one', true), file('kernel-hook.sh', 'two', true), file('files/etc/a', 'three')],
+  files: [
+    file('init', 'one', true),
+    file('kernel-hook.sh', 'two', true),
+    file('files/etc/a', 'three'),
+    file('share-modules.sh', 'four'),
+  ],
 } as const;
 const base = composeRecipe(parts);
 const changed = (index: number, replacement: RecipeFile): ReturnType<typeof composeRecipe> =>
@@ -34,6 +39,7 @@ describe('composeRecipe', () => {
     ['the architecture', composeRecipe({ ...parts, architecture: 'arm64' })],
     ['the flavour', composeRecipe({ ...parts, flavour: 'base' })],
     ["the kernel stage's hook", changed(1, file('kernel-hook.sh', 'other', true))],
+    ['what compiles modules for shares', changed(3, file('share-modules.sh', 'other'))],
   ])('%s changes both digests', (_, other) => {
     expect(other.digest).not.toBe(base.digest);
     expect(other.kernelDigest).not.toBe(base.kernelDigest);
@@ -50,9 +56,12 @@ describe('composeRecipe', () => {
     expect(other.kernelDigest).toBe(base.kernelDigest);
   });
 
-  test('compiles nothing without ZFS', () => {
+  test('compiles no ZFS for flavour base, and what shares take for all', () => {
     const { packages, kernelPackages } = composeRecipe({ ...parts, flavour: 'base' });
-    expect([...packages, ...kernelPackages].filter((name) => /zfs|headers/.test(name))).toEqual([]);
+    expect([...packages, ...kernelPackages].filter((name) => /zfs/.test(name))).toEqual([]);
+    for (const found of [kernelPackages, base.kernelPackages])
+      expect(found).toEqual(expect.arrayContaining(['linux-headers-cloud-amd64', 'linux-source', 'make']));
+    expect(packages.filter((name) => /linux-|make/.test(name))).toEqual([]);
     expect(base.kernelPackages).toContain('zfs-dkms');
     expect(base.packages).toContain('zfsutils-linux');
   });
@@ -91,6 +100,7 @@ describe('flavour cloud', () => {
         'kernel-hook.sh',
         'root-hook.sh',
         'root-lib.sh',
+        'share-modules.sh',
         'files/etc/default/locale',
       ]),
     );
@@ -118,6 +128,7 @@ describe('recipeOf', () => {
     const executable = new Map(files.map(({ path, executable: bit }) => [path, bit]));
     expect(executable.get('init')).toBe(true);
     expect(executable.get('pool.sh')).toBe(true);
+    expect(executable.get('mounts.sh')).toBe(true);
     expect(executable.get('kernel-hook.sh')).toBe(true);
     expect(executable.get('root-hook.sh')).toBe(true);
     expect(executable.get('files/etc/systemd/system/zfsdev-ready.service')).toBe(false);
