@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto';
 import type { Adoption } from '../guest/agent-channel.ts';
 import type { KeyPair } from '../guest/keys.ts';
+import { renderMounts } from '../template/mounts.ts';
 import { renderPoolConf } from '../template/pool-conf.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Instance } from './instance.ts';
-import { renderMounts } from './mounts.ts';
 
 /** What makes a machine itself. */
 export interface Identity {
@@ -86,6 +86,6 @@ export function seedFiles(
     files.set('zvold.cjs', zvold);
   }
   const mounts = renderMounts(spec.storage);
-  if (mounts !== '') files.set('mounts', mounts);
+  if (mounts !== undefined) files.set('mounts', mounts);
   return files;
 }

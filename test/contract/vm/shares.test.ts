@@ -1,5 +1,4 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -7,7 +6,6 @@ import { parseName } from '../../../src/core/names.ts';
 import { resolveSpec } from '../../../src/template/resolve.ts';
 import type { ShareDevice } from '../../../src/template/storage.ts';
 import type { Instance } from '../../../src/vm/instance.ts';
-import { renderMounts } from '../../../src/vm/mounts.ts';
 import { checkShare } from '../../../src/vm/shares.ts';
 import { newState } from '../../../src/vm/state.ts';
 import { findVirtiofsd, serveShares, virtiofsdArgv } from '../../../src/vm/virtiofsd.ts';
@@ -151,22 +149,5 @@ describe('a folder that is to be shared', () => {
       hint: expect.stringContaining('protocol: 9p') as string,
     });
     await expect(check({ readonly: true }, await fakeServer(rust, stays))).resolves.toBeUndefined();
-  });
-});
-
-describe('what the guest is told', () => {
-  it('is a line for each share', () => {
-    expect(
-      renderMounts([
-        share(),
-        share({ name: 'b', mountTag: 'b', protocol: '9p', readonly: true, mountAt: '/srv/b' }),
-      ]),
-    ).toBe('virtiofs\twork\t/mnt/work\trw\n9p\tb\t/srv/b\tro\n');
-    expect(renderMounts(undefined)).toBe('');
-  });
-
-  it('never holds what would be more than a word', () => {
-    expect(() => renderMounts([share({ mountAt: '/mnt/a b' })])).toThrow(RangeError);
-    expect(existsSync('/mnt/a b')).toBe(false);
   });
 });

@@ -10,7 +10,7 @@ const share: ShareDevice = {
   protocol: '9p',
   securityModel: 'mapped-xattr',
   readonly: false,
-  mountAt: '/mnt/my sources',
+  mountAt: '/mnt/my-sources',
 };
 const disk: DiskDevice = {
   type: 'raw',
@@ -30,7 +30,7 @@ test('a line for each share, in the order of the template', () => {
     readonly: true,
     mountAt: '/cache',
   };
-  expect(renderMounts([share, disk, cache])).toBe('9p\tsrc\t/mnt/my sources\trw\nvirtiofs\tc1\t/cache\tro\n');
+  expect(renderMounts([share, disk, cache])).toBe('9p\tsrc\t/mnt/my-sources\trw\nvirtiofs\tc1\t/cache\tro\n');
 });
 
 test('nothing for a machine without shares', () => {
@@ -38,6 +38,6 @@ test('nothing for a machine without shares', () => {
   expect(renderMounts([disk])).toBeUndefined();
 });
 
-test.each(['', 'two\tplaces', 'two\nplaces'])('%j is no mount point', (mountAt) => {
-  expect(() => renderMounts([{ ...share, mountAt }])).toThrow('no word of a line');
+test.each(['', 'two places', 'two\tplaces', 'two\nplaces'])('%j is no mount point', (mountAt) => {
+  expect(() => renderMounts([{ ...share, mountAt }])).toThrow('not safe');
 });
