@@ -13,6 +13,7 @@ import {
   type Figure,
   type Results,
 } from './report.ts';
+import { snapshotFigures } from './snapshot.ts';
 import { usageFigures } from './usage.ts';
 import { zvoldFigures } from './zvold.ts';
 
@@ -25,6 +26,7 @@ const measures = {
   usage: usageFigures,
   machine: machineFigures,
   reclaim: reclaimFigures,
+  snapshot: snapshotFigures,
   zvold: zvoldFigures,
   kernel: kernelFigures,
 } as const satisfies Readonly<Record<string, (home: string) => Promise<Figure[]>>>;

@@ -36,7 +36,10 @@ export type StepId =
   | 'revert'
   | 'export'
   | 'import'
-  | 'zvold';
+  | 'zvold'
+  | 'convert'
+  | 'plug'
+  | 'resize';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

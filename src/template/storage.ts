@@ -32,6 +32,10 @@ export interface DiskDevice {
   readonly backingFile?: string;
   readonly backingFormat?: 'qcow2' | 'raw';
   readonly format?: Qcow2Format;
+  /** It belongs to the machine and is not plugged in, neither now nor at the next start. */
+  readonly detached?: true;
+  /** Where it is plugged in, once that is decided: the PCI port of a virtio disk, the number on the bus of a scsi disk. */
+  readonly port?: number;
 }
 
 /** A folder of the host that the guest sees. */
@@ -60,6 +64,11 @@ export function disksAmong(storage: readonly StorageDevice[] | undefined): DiskD
   return (storage ?? []).filter((device): device is DiskDevice => !isShare(device));
 }
 
+/** What a machine has when it starts: all of its storage but disks that were unplugged. */
+export function attachedStorage(storage: readonly StorageDevice[] | undefined): StorageDevice[] {
+  return (storage ?? []).filter((device) => isShare(device) || device.detached !== true);
+}
+
 /** The shares among a machine's storage, in the order of the template. */
 export function sharesAmong(storage: readonly StorageDevice[] | undefined): ShareDevice[] {
   return (storage ?? []).filter(isShare);
@@ -86,6 +95,8 @@ const disk = v.strictObject({
       passphraseFile: v.exactOptional(text),
     }),
   ),
+  detached: v.exactOptional(v.literal(true)),
+  port: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 });
 
 const share = v.strictObject({
