@@ -1,6 +1,5 @@
-import type { Command } from './command.ts';
 import { ZvolError } from './errors.ts';
-import { openExport } from './export.ts';
+import type { Exports } from './export.ts';
 import type { Change } from './hub.ts';
 import type { Imports, ImportRequest } from './imports.ts';
 import { findTemplate } from './inventory.ts';
@@ -27,6 +26,7 @@ import {
   releaseSnapshot,
   rollback,
 } from './snapshots.ts';
+import { within } from './stall.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
 import { createVolume, deleteVolume, renameVolume, resizeVolume } from './volumes.ts';
 import {
@@ -43,9 +43,7 @@ import {
 export interface Daemon extends Rpc {
   readonly keeper: Keeper;
   readonly imports: Imports;
-  readonly command: Command;
-  /** A folder for temporary files. */
-  readonly folder: string;
+  readonly exports: Exports;
   readonly version: string;
   readonly openzfs: string;
 }
@@ -122,13 +120,13 @@ function volumeHandlers(daemon: Daemon): Handlers {
 }
 
 async function* exporting(
-  { keeper, command, folder }: Daemon,
+  { exports }: Daemon,
   request: Message,
   signal: AbortSignal,
 ): AsyncGenerator<object> {
   const format = text(request, 'format') === 'EXPORT_FORMAT_QCOW2' ? 'qcow2' : 'raw';
   const what = { volume: text(request, 'volume'), snapshot: text(request, 'snapshot'), format } as const;
-  const { total, parts, sha256, close } = await openExport(keeper, what, { command, folder, signal });
+  const { total, parts, sha256, close } = await exports.open(what, signal);
   try {
     yield { totalBytes: total };
     for await (const part of parts) yield part;
@@ -209,13 +207,15 @@ function importHandlers(daemon: Daemon): Handlers {
       const job = await imports.start(importRequest(request['description']), text(request, 'source'));
       return { import: importMessage(job) };
     }),
-    UploadImport: receiving(daemon, async (messages) => {
+    UploadImport: receiving(daemon, async (messages, signal) => {
       const iterator = messages[Symbol.asyncIterator]();
-      const first = await iterator.next();
+      const patience = { after: imports.stallAfter, signal, who: 'the client' };
+      const first = await within(iterator.next(), patience);
       if (first.done || !first.value['description'])
         throw new ZvolError('INVALID_ARGUMENT', 'the first message has to say what is sent');
-      const job = await imports.upload(importRequest(first.value['description']), dataOf(iterator));
-      if (job.state === 'failed') throw new ZvolError('FAILED_PRECONDITION', job.error);
+      const job = await imports.upload(importRequest(first.value['description']), dataOf(iterator), signal);
+      if (job.state !== 'completed')
+        throw new ZvolError(job.code ?? 'INTERNAL', job.error || `the import ${job.id} was cancelled`);
       return { import: importMessage(job, await madeBy(daemon, job)) };
     }),
     GetImport: unary(daemon, async (request) => {
@@ -234,8 +234,12 @@ function importHandlers(daemon: Daemon): Handlers {
 }
 
 async function* dataOf(iterator: AsyncIterator<Message>): AsyncGenerator<Buffer> {
-  for (let next = await iterator.next(); !next.done; next = await iterator.next())
-    yield next.value['data'] as Buffer;
+  for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
+    const { data } = next.value;
+    if (!Buffer.isBuffer(data))
+      throw new ZvolError('INVALID_ARGUMENT', 'after the first message only data is sent');
+    yield data;
+  }
 }
 
 function importRequest(message: unknown): ImportRequest {
