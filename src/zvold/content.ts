@@ -43,10 +43,16 @@ export class Content {
 
   async fromAddress(task: Task, url: string): Promise<void> {
     const { policy, stallAfter, retryPause: pause = 1000 } = this.#options;
-    // Servers that hang may be asked for a while.
     task.phase('downloading', 0);
-    const { total, bytes } = await download(url, { policy, signal: task.signal, stallAfter, pause });
-    await this.fromStream(task, bytes, total);
+    const over = new AbortController();
+    const signal = AbortSignal.any([task.signal, over.signal]);
+    try {
+      const { total, bytes } = await download(url, { policy, signal, stallAfter, pause });
+      await this.fromStream(task, bytes, total);
+    } finally {
+      // What was refused by its beginning is not sent any further.
+      over.abort();
+    }
   }
 
   /**
@@ -56,6 +62,12 @@ export class Content {
    */
   async fromStream(task: Task, source: AsyncIterable<Buffer>, total: number | undefined): Promise<void> {
     const { job, signal, phase } = task;
+    const { largest } = this.#options.policy;
+    if (total !== undefined && total > largest)
+      throw new ZvolError(
+        'RESOURCE_EXHAUSTED',
+        `the source has ${total} bytes, more than the ${largest} that are taken`,
+      );
     const { start, bytes } = await peek(source);
     if (start.length === 0) throw new ZvolError('INVALID_ARGUMENT', 'the source is empty');
     const size = total ?? job.size;
@@ -65,7 +77,6 @@ export class Content {
     const path = join(this.#options.spoolFolder, job.id);
     const progress = phase('downloading', total ?? 0);
     try {
-      const { largest } = this.#options.policy;
       const sha256 = await spool(bytes, path, { total, largest, signal, progress });
       await this.#fromFile(task, path, sha256);
     } finally {

@@ -1,6 +1,7 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { Command } from '../../../src/zvold/command.ts';
 import { Exports } from '../../../src/zvold/export.ts';
 import { Hub } from '../../../src/zvold/hub.ts';
@@ -68,6 +69,19 @@ export class ZvoldHouse {
 
   readonly #command: Command = (argv, options) =>
     argv[0] === 'qemu-img' ? this.convert(argv, options) : this.fake.command(argv, options);
+
+  /** Waits until an import is at something. */
+  async reached(id: string, state: ImportJob['state']): Promise<void> {
+    await expect.poll(() => this.imports.get(id).state, { timeout: 30_000 }).toBe(state);
+  }
+
+  /** No dataset of an import or an export is left, nor any file. */
+  async expectNothingLeft(...but: readonly string[]): Promise<void> {
+    const own = ['tank', 'tank/.zvold', ...but];
+    expect([...this.fake.datasets.keys()].filter((name) => !own.includes(name))).toEqual([]);
+    for (const folder of ['spool', 'exports'])
+      expect(await readdir(join(this.folder, 'state', folder)).catch(() => [])).toEqual([]);
+  }
 
   device(dataset: string): string {
     return join(this.folder, 'devices', dataset);
