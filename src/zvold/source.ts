@@ -89,8 +89,9 @@ export async function sha256OfFile(
 }
 
 /** The bytes of a file, in large pieces. */
-export function readFrom(path: string, signal: AbortSignal): AsyncIterable<Buffer> {
-  return createReadStream(path, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Buffer>;
+export async function* readFrom(path: string, signal: AbortSignal): AsyncGenerator<Buffer> {
+  // Opened when it is read: an error of a stream that nobody reads yet would end the daemon.
+  yield* createReadStream(path, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Buffer>;
 }
 
 /** Bytes that are left on the file system of temporary files, whatever comes. */

@@ -358,6 +358,14 @@ describe('an import is cancelled, and leaves nothing,', () => {
     await house.expectNothingLeft();
   });
 
+  it('before its source is opened', async () => {
+    await writeFile(path('disk.raw'), randomBytes(MiB));
+    const { cancelled } = cancelAt('zfs create -o canmount=off');
+    await house.imports.start(wanted({ id: 'mine' }), path('disk.raw'));
+    expect(await cancelled).toBe(true);
+    await house.expectNothingLeft();
+  });
+
   it('while raw content is written', async () => {
     await writeFile(path('disk.raw'), '');
     await truncate(path('disk.raw'), 4096 * MiB);
