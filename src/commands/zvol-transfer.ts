@@ -1,14 +1,18 @@
 import { createReadStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { formatBytes, parseBytes } from '../core/bytes.ts';
-import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import { Failure, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { ZvoldClient } from '../zvol/api.ts';
 import type { Import, ImportDescription } from '../zvol/messages.ts';
+import { receive } from '../zvol/receive.ts';
 import type { Session } from './session.ts';
 import { progressOf, stateOf } from './zvol-tables.ts';
 import type { Call } from './zvol.ts';
+
+/** What a qcow2 begins with. */
+const qcow2Magic = 0x514649fb;
 
 /** Files of this host are sent; all else the guest fetches itself. */
 export async function startImport({
@@ -45,28 +49,49 @@ async function send(
   path: string,
 ): Promise<Import> {
   const { ctx } = session;
-  let total: number;
+  const { total, isRaw } = await lookAt(path);
+  // The guest need not keep raw content anywhere if it knows how large the volume is to be.
+  const whole = isRaw && total > 0 ? { sizeBytes: total, ...description } : description;
+  return step(ctx.emit, 'import', `Sending ${basename(path)}`, async (progress) => {
+    async function* counted(): AsyncGenerator<Buffer> {
+      let sent = 0;
+      const { signal } = ctx;
+      try {
+        for await (const chunk of createReadStream(path, {
+          highWaterMark: 512 * 1024,
+          signal,
+        }) as AsyncIterable<Buffer>) {
+          yield chunk;
+          sent += chunk.length;
+          progress(`${formatBytes(sent)} of ${formatBytes(total)}`, sent / Math.max(1, total));
+        }
+      } catch (error) {
+        if (signal.aborted) throw new Failure('interrupted', `the import of ${path} was interrupted`);
+        throw new Failure('files', `${path} can't be read: ${messageOf(error)}`, { cause: error });
+      }
+    }
+    return client.upload(whole, counted());
+  });
+}
+
+/** @throws Failure `not-found`, `usage` for what is no file */
+async function lookAt(path: string): Promise<{ total: number; isRaw: boolean }> {
   try {
-    total = (await stat(path)).size;
+    const info = await stat(path);
+    // A device or a pipe has no length that could be told.
+    if (!info.isFile()) throw new Error('it is no file');
+    const file = await open(path, 'r');
+    try {
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(4), 0, 4, 0);
+      return { total: info.size, isRaw: bytesRead < 4 || buffer.readUInt32BE(0) !== qcow2Magic };
+    } finally {
+      await file.close();
+    }
   } catch (error) {
     throw new Failure('not-found', `${path} can't be read: ${messageOf(error)}`, {
       hint: 'name a file of this host, an http(s) address, or guest:/PATH for a file of the machine',
     });
   }
-  return step(ctx.emit, 'import', `Sending ${basename(path)}`, async (progress) => {
-    async function* counted(): AsyncGenerator<Buffer> {
-      let sent = 0;
-      for await (const chunk of createReadStream(path, {
-        highWaterMark: 512 * 1024,
-        signal: ctx.signal,
-      }) as AsyncIterable<Buffer>) {
-        yield chunk;
-        sent += chunk.length;
-        progress(`${formatBytes(sent)} of ${formatBytes(total)}`, sent / Math.max(1, total));
-      }
-    }
-    return client.upload(description, counted());
-  });
 }
 
 async function fetchInGuest(
@@ -114,7 +139,7 @@ function settled(job: Import): Import {
   );
 }
 
-/** Writes a volume beside the file it is to be, and names it when all of it is there. */
+/** Writes a volume beside the file it is to be, and names it when all of it is there and was compared. */
 export async function exportVolume({
   session,
   client,
@@ -124,51 +149,28 @@ export async function exportVolume({
   const { ctx } = session;
   const path = resolve(target);
   const format = path.endsWith('.qcow2') ? 'qcow2' : 'raw';
-  if (!options.overwrite && (await exists(path)))
-    throw new Failure('already-exists', `${path} is there already`, { hint: '--overwrite replaces it' });
-  const part = `${path}.part`;
-  const result = await step(ctx.emit, 'export', `Exporting ${volume}`, async (progress) => {
-    const file = await open(part, 'w', 0o600);
+  const stop = new AbortController();
+  const signal = AbortSignal.any([ctx.signal, stop.signal]);
+  const { total, sha256 } = await step(ctx.emit, 'export', `Exporting ${volume}`, async (tell) => {
+    const progress = (done: number, all: number): void =>
+      tell(`${formatBytes(done)} of ${formatBytes(all)}`, done / Math.max(1, all));
+    const wanted = { volume, snapshot: options.snapshot ?? '', format } as const;
+    const overwrite = options.overwrite === true;
     try {
-      let [total, sha256] = [0, ''];
-      for await (const message of client.export(
-        { volume, snapshot: options.snapshot ?? '', format },
-        ctx.signal,
-      )) {
-        if (message.totalBytes) total = message.totalBytes;
-        if (message.sha256) ({ sha256 } = message);
-        for (let done = 0; done < message.data.length;)
-          done += (await file.write(message.data, done, message.data.length - done, message.offset + done))
-            .bytesWritten;
-        progress(
-          `${formatBytes(message.offset)} of ${formatBytes(total)}`,
-          message.offset / Math.max(1, total),
-        );
-      }
-      if (sha256 === '') throw new Failure('guest', `the export of ${volume} was cut off`);
-      await file.truncate(total);
-      await file.sync();
-      return { total, sha256 };
-    } catch (error) {
-      await rm(part, { force: true });
-      throw error;
+      return await receive(client.export(wanted, signal), {
+        what: volume,
+        path,
+        overwrite,
+        signal: ctx.signal,
+        progress,
+      });
     } finally {
-      await file.close();
+      // Whatever went wrong here, the guest need not send the rest.
+      stop.abort();
     }
   });
-  await rename(part, path);
   await session.answer(
-    { volume, path, sizeBytes: result.total, sha256: result.sha256 },
-    () => `${session.paint('good', path)} (${formatBytes(result.total)}, ${format})\n`,
+    { volume, path, sizeBytes: total, sha256 },
+    () => `${session.paint('good', path)} (${formatBytes(total)}, ${format})\n`,
   );
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (hasCode(error, 'ENOENT')) return false;
-    throw error;
-  }
 }

@@ -3,9 +3,11 @@ import {
   makeGenericClientConstructor,
   status,
   type ClientReadableStream,
+  type ClientWritableStream,
   type ServiceError,
 } from '@grpc/grpc-js';
 import { fromJSON, type ServiceDefinition } from '@grpc/proto-loader';
+import { once } from 'node:events';
 import { Failure, type FailureReason } from '../core/errors.ts';
 import { contract } from '../zvold/contract.ts';
 import type { ZvoldClient } from './api.ts';
@@ -65,6 +67,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
     );
     const cancel = (): void => begun.cancel();
     until.addEventListener('abort', cancel, { once: true });
+    if (until.aborted) cancel();
     try {
       for await (const message of begun) yield message as T;
     } catch (error) {
@@ -74,34 +77,41 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
       begun.cancel();
     }
   };
-  const upload = (description: ImportDescription, bytes: AsyncIterable<Buffer>): Promise<Import> =>
-    new Promise((resolve, reject) => {
-      const { path, requestSerialize, responseDeserialize } =
-        definition['UploadImport'] ?? missing('UploadImport');
-      const begun = client.makeClientStreamRequest(
+  const upload = async (description: ImportDescription, bytes: AsyncIterable<Buffer>): Promise<Import> => {
+    const { path, requestSerialize, responseDeserialize } =
+      definition['UploadImport'] ?? missing('UploadImport');
+    const over = new AbortController();
+    let begun: ClientWritableStream<object> | undefined;
+    const answer = new Promise<Import>((resolve, reject) => {
+      begun = client.makeClientStreamRequest(
         path,
         requestSerialize,
         responseDeserialize,
         (error, response) => {
-          signal.removeEventListener('abort', cancel);
           if (error) reject(explain(error));
           else resolve((response as { import: Import }).import);
         },
       );
-      const cancel = (): void => begun.cancel();
-      signal.addEventListener('abort', cancel, { once: true });
-      begun.on('error', () => undefined);
-      void (async () => {
-        begun.write({ description });
-        for await (const data of bytes) {
-          if (!begun.write({ data })) await new Promise((resume) => begun.once('drain', resume));
-        }
-        begun.end();
-      })().catch((error: unknown) => {
-        begun.cancel();
-        reject(explain(error));
-      });
     });
+    const call = begun ?? missing('UploadImport');
+    const cancel = (): void => call.cancel();
+    signal.addEventListener('abort', cancel, { once: true });
+    // The answer tells it, and comes early where zvold wants no more of it.
+    call.on('error', () => undefined);
+    answer.finally(() => over.abort()).catch(() => undefined);
+    try {
+      if (signal.aborted) cancel();
+      await sendAll(call, description, bytes, over.signal);
+      return await answer;
+    } catch (error) {
+      // zvold wanted no more of it, and has said why.
+      if (over.signal.aborted) return await answer;
+      call.cancel();
+      throw explain(error);
+    } finally {
+      signal.removeEventListener('abort', cancel);
+    }
+  };
   return {
     pool: async () => (await call<{ pool: Pool }>('GetPool', {})).pool,
     createPool: async (vdevs, properties) =>
@@ -144,6 +154,21 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
       await proxy.close();
     },
   };
+}
+
+/** Sends all, as fast as it is taken; the signal ends it. */
+async function sendAll(
+  call: ClientWritableStream<object>,
+  description: ImportDescription,
+  bytes: AsyncIterable<Buffer>,
+  signal: AbortSignal,
+): Promise<void> {
+  call.write({ description });
+  for await (const data of bytes) {
+    if (signal.aborted) return;
+    if (!call.write({ data })) await once(call, 'drain', { signal });
+  }
+  call.end();
 }
 
 function missing(method: string): never {

@@ -55,6 +55,11 @@ async function* follow(
         yield chunk;
       }
       if (total === undefined || at === total) return;
+      if (at > total)
+        throw new ZvolError(
+          'UNAVAILABLE',
+          `${address} sent ${at} bytes, more than the ${total} that it said`,
+        );
       throw new Interrupted(`the server ended the connection after ${at} of ${total} bytes`);
     } catch (error) {
       if (options.signal.aborted) throw error;
@@ -116,7 +121,7 @@ async function ask(
       url = allowedUrl(options.policy, new URL(headers.location, url).href);
       continue;
     }
-    if (statusCode === (rest ? 206 : 200)) return response;
+    if (statusCode === (rest ? 206 : 200)) return wholeOrRest(url, response, rest);
     response.destroy();
     if (rest && statusCode === 200)
       throw new ZvolError(
@@ -130,6 +135,21 @@ async function ask(
       `${url.href}: the server answered ${statusCode}`,
     );
   }
+}
+
+/** @throws ZvolError `UNAVAILABLE` for bytes that are not the file's, or not those that were asked for */
+function wholeOrRest(url: URL, response: IncomingMessage, rest: Rest | undefined): IncomingMessage {
+  const { 'content-encoding': encoding = 'identity', 'content-range': range = '' } = response.headers;
+  const from = Number(/^bytes (\d+)-/.exec(range)?.[1] ?? Number.NaN);
+  const problem =
+    encoding !== 'identity'
+      ? `sends it packed (${encoding}), though that was not asked for`
+      : rest && from !== rest.from
+        ? `sends "${range}" where the bytes from ${rest.from} on were asked for`
+        : undefined;
+  if (problem === undefined) return response;
+  response.destroy();
+  throw new ZvolError('UNAVAILABLE', `${url.href}: the server ${problem}`);
 }
 
 function connect(

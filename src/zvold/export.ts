@@ -1,19 +1,30 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { open, rm } from 'node:fs/promises';
+import { mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from './command.ts';
+import { discard } from './discard.ts';
 import { ZvolError } from './errors.ts';
+import { makeOwnFolder } from './filling.ts';
 import { findSnapshot, ownFolder, property } from './inventory.ts';
-import { lockOf, volumeOf, type Keeper } from './keeper.ts';
+import { inventory, lockOf, volumeOf, type Keeper } from './keeper.ts';
+import { watching } from './room.ts';
+import { spoolRoom } from './source.ts';
 
-export interface ExportOptions {
+export interface ExportsOptions {
   readonly command: Command;
-  /** For a qcow2, which has to be made before it can be sent. */
+  /** A folder of the daemon's own, for qcow2s, which have to be made before they can be sent. */
   readonly folder: string;
-  readonly signal: AbortSignal;
 }
 
-/** A part of what is exported; what no part covers is zero. */
+export interface ExportRequest {
+  /** Its name or id. */
+  readonly volume: string;
+  /** Empty: the content as of this moment. */
+  readonly snapshot: string;
+  readonly format: 'raw' | 'qcow2';
+}
+
+/** A part of what is exported; what no part covers is zero. One without data tells how far it is. */
 export interface Part {
   readonly offset: number;
   readonly data: Buffer;
@@ -30,89 +41,163 @@ export interface Exported {
 
 const partLength = 512 * 1024;
 const zeros = Buffer.alloc(partLength);
+/** Bytes of zeros in a row after which a receiver is told how far it is. */
+const longestSilence = 64 * 1024 * 1024;
+
+/** What exports make in the pool is called so, with an id. */
+const prefix = 'export-';
+
+/** True for what an export made, not an import. */
+export function isOfExport({ pool }: Keeper, dataset: string): boolean {
+  return dataset.startsWith(`${pool}/${ownFolder}/${prefix}`);
+}
 
 /**
- * Opens the content of a volume, as of this moment, or of one of its snapshots: through a clone, which nobody else sees, and
- * which the next start of the daemon takes away if this one ends in the middle.
+ * Gives the content of volumes out: through a clone, which nobody else sees. It, a snapshot that is made for it, and a file
+ * for a qcow2 carry the id of the export, so that a later daemon knows them if this one ends in the middle.
  */
-export async function openExport(
-  keeper: Keeper,
-  { volume: word, snapshot, format }: { volume: string; snapshot: string; format: 'raw' | 'qcow2' },
-  options: ExportOptions,
-): Promise<Exported> {
-  const { zfs, machine, pool, locks } = keeper;
-  const id = `export-${randomUUID()}`;
-  const dataset = `${pool}/${ownFolder}/${id}`;
-  const volume = await volumeOf(keeper, word);
-  await locks.holding([lockOf.volume(volume.name)], async () => {
-    const origin = snapshot === '' ? `${volume.dataset}@${id}` : findSnapshot(volume, snapshot).fullName;
-    if (snapshot === '') {
-      await machine.flush(volume.path);
-      await zfs.change('zfs', 'snapshot', origin);
-    }
-    await zfs
-      .change('zfs', 'create', '-o', 'canmount=off', '-o', 'mountpoint=none', `${pool}/${ownFolder}`)
-      .catch((error: unknown) => {
-        if (!(error instanceof ZvolError) || error.code !== 'ALREADY_EXISTS') throw error;
-      });
-    await zfs.change('zfs', 'clone', '-o', `${property.import}=${id}`, '-o', 'readonly=on', origin, dataset);
-    // It goes with the clone.
-    if (snapshot === '') await zfs.change('zfs', 'destroy', '-d', origin);
-  });
-  const close = (): Promise<void> => zfs.change('zfs', 'destroy', dataset);
-  try {
-    const device = `${machine.devices}/${dataset}`;
-    await machine.awaitDevice(device, true);
-    if (format === 'raw') return { total: volume.size, ...readParts(device, volume.size), close };
-    return await asQcow2(device, id, options, close);
-  } catch (error) {
-    await close();
-    throw error;
-  }
-}
+export class Exports {
+  readonly #keeper: Keeper;
+  readonly #command: Command;
+  readonly #folder: string;
+  readonly #running = new Set<string>();
 
-async function asQcow2(
-  device: string,
-  id: string,
-  { command, folder, signal }: ExportOptions,
-  close: () => Promise<void>,
-): Promise<Exported> {
-  const path = join(folder, `${id}.qcow2`);
-  const gone = async (): Promise<void> => {
-    await rm(path, { force: true });
-    await close();
-  };
-  try {
-    const { exitCode, stderr } = await command(
-      ['qemu-img', 'convert', '-q', '-c', '-f', 'raw', '-O', 'qcow2', device, path],
-      { deadline: 24 * 3_600_000, signal },
+  constructor(keeper: Keeper, { command, folder }: ExportsOptions) {
+    this.#keeper = keeper;
+    this.#command = command;
+    this.#folder = join(folder, 'exports');
+  }
+
+  /**
+   * Takes away what exports of a daemon left that ended in the middle.
+   * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
+   */
+  async recover(): Promise<string[]> {
+    const { zfs, pool } = this.#keeper;
+    const done: string[] = [];
+    for (const name of await readdir(this.#folder).catch(() => []))
+      if (!this.#running.has(name)) await rm(join(this.#folder, name), { recursive: true, force: true });
+    const { unfinished } = await inventory(this.#keeper);
+    for (const { dataset } of unfinished) {
+      if (!isOfExport(this.#keeper, dataset) || this.#running.has(dataset.split('/').at(-1) ?? '')) continue;
+      await discard(this.#keeper, dataset);
+      done.push(`${dataset} of an export that was cut off was destroyed`);
+    }
+    const columns = ['-o', `name,${property.import}`];
+    for (const [snapshot = '', id = ''] of await zfs.ask(
+      'zfs',
+      ...['list', '-Hp', '-r', '-t', 'snapshot', ...columns, pool],
+    )) {
+      // Both, as a name could be anybody's, and volumes that are being imported hand the property on.
+      if (!id.startsWith(prefix) || !snapshot.endsWith(`@${id}`) || this.#running.has(id)) continue;
+      await zfs.change('zfs', 'destroy', '-d', snapshot);
+      done.push(`${snapshot} of an export that was cut off was destroyed`);
+    }
+    return done;
+  }
+
+  /**
+   * Opens the content of a volume, or of one of its snapshots.
+   * @param signal ends it; it has to be closed all the same. @throws ZvolError `NOT_FOUND`, `RESOURCE_EXHAUSTED`
+   */
+  async open({ volume, snapshot, format }: ExportRequest, signal: AbortSignal): Promise<Exported> {
+    const id = `${prefix}${randomUUID()}`;
+    const { machine, pool } = this.#keeper;
+    const dataset = `${pool}/${ownFolder}/${id}`;
+    const path = join(this.#folder, id);
+    this.#running.add(id);
+    const close = async (): Promise<void> => {
+      try {
+        await rm(path, { force: true });
+        await discard(this.#keeper, dataset);
+      } finally {
+        this.#running.delete(id);
+      }
+    };
+    try {
+      const size = await this.#clone(id, dataset, volume, snapshot);
+      const device = `${machine.devices}/${dataset}`;
+      await machine.awaitDevice(device, true);
+      if (format === 'raw') return { total: size, ...readParts(device, size, signal), close };
+      const total = await this.#asQcow2(device, path, signal);
+      return { total, ...readParts(path, total, signal), close };
+    } catch (error) {
+      await close();
+      throw error;
+    }
+  }
+
+  /** @returns bytes of the content */
+  async #clone(id: string, dataset: string, word: string, name: string): Promise<number> {
+    const { zfs, machine, locks } = this.#keeper;
+    const volume = await volumeOf(this.#keeper, word);
+    return locks.holding([lockOf.volume(volume.name)], async () => {
+      const mark = ['-o', `${property.import}=${id}`];
+      const origin = name === '' ? `${volume.dataset}@${id}` : findSnapshot(volume, name).fullName;
+      await makeOwnFolder(this.#keeper);
+      if (name === '') {
+        await machine.flush(volume.path);
+        await zfs.change('zfs', 'snapshot', ...mark, origin);
+      }
+      try {
+        await zfs.change('zfs', 'clone', ...mark, '-o', 'readonly=on', origin, dataset);
+      } finally {
+        // It goes with the clone, or at once if there is none.
+        if (name === '') await zfs.change('zfs', 'destroy', '-d', origin);
+      }
+      return volume.size;
+    });
+  }
+
+  /** @returns bytes of the file */
+  async #asQcow2(device: string, path: string, signal: AbortSignal): Promise<number> {
+    await mkdir(this.#folder, { recursive: true, mode: 0o700 });
+    const full = (): ZvolError =>
+      new ZvolError(
+        'RESOURCE_EXHAUSTED',
+        `there is no room for the qcow2 in ${this.#folder} of the machine, where it is made; a raw export needs none`,
+      );
+    const { exitCode, stderr } = await watching(
+      signal,
+      (ended) =>
+        this.#command(['qemu-img', 'convert', '-q', '-c', '-f', 'raw', '-O', 'qcow2', device, path], {
+          deadline: 24 * 3_600_000,
+          signal: ended,
+        }),
+      async () => ((await spoolRoom(this.#folder)) <= 0 ? full() : undefined),
     );
     if (exitCode !== 0) {
-      const code = /No space left/.test(stderr) ? 'RESOURCE_EXHAUSTED' : 'INTERNAL';
-      throw new ZvolError(code, `the qcow2 can't be made: ${stderr.trim()}`);
+      if (/No space left/.test(stderr)) throw full();
+      throw new ZvolError('INTERNAL', `the qcow2 can't be made: ${stderr.trim()}`);
     }
     const file = await open(path, 'r');
-    const total = (await file.stat()).size;
-    await file.close();
-    return { total, ...readParts(path, total), close: gone };
-  } catch (error) {
-    await rm(path, { force: true });
-    throw error;
+    try {
+      return (await file.stat()).size;
+    } finally {
+      await file.close();
+    }
   }
 }
 
-function readParts(path: string, total: number): Pick<Exported, 'parts' | 'sha256'> {
+function readParts(path: string, total: number, signal: AbortSignal): Pick<Exported, 'parts' | 'sha256'> {
   const hash = createHash('sha256');
   async function* parts(): AsyncGenerator<Part> {
     const file = await open(path, 'r');
+    const buffer = Buffer.allocUnsafe(partLength);
     try {
-      for (let offset = 0; offset < total;) {
-        const { buffer, bytesRead } = await file.read(Buffer.allocUnsafe(partLength), 0, partLength, offset);
+      for (let [offset, told] = [0, 0]; offset < total;) {
+        // A receiver that is gone is seen here, too: zeros are not sent.
+        signal.throwIfAborted();
+        const { bytesRead } = await file.read(buffer, 0, Math.min(partLength, total - offset), offset);
         if (bytesRead === 0)
           throw new ZvolError('DATA_LOSS', `${path} ended after ${offset} of ${total} bytes`);
         const data = buffer.subarray(0, bytesRead);
         hash.update(data);
-        if (!data.equals(zeros.subarray(0, bytesRead))) yield { offset, data };
+        const isZero = data.equals(zeros.subarray(0, bytesRead));
+        // What is sent may wait for its receiver while the next is read.
+        if (!isZero) yield { offset, data: Buffer.from(data) };
+        else if (offset - told >= longestSilence) yield { offset, data: zeros.subarray(0, 0) };
+        if (!isZero || offset - told >= longestSilence) told = offset;
         offset += bytesRead;
       }
     } finally {

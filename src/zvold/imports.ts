@@ -1,18 +1,18 @@
-import { createReadStream } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from './command.ts';
-import { download } from './download.ts';
+import { Content } from './content.ts';
+import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
-import { ownFolder, property } from './inventory.ts';
+import { isOfExport } from './export.ts';
+import { Filling, type Task } from './filling.ts';
 import { hasEnded, type ImportJob, type ImportTarget, Journal } from './jobs.ts';
-import { idFor, inventory, lockOf, requirePool, type Keeper } from './keeper.ts';
+import { idFor, inventory, type Keeper } from './keeper.ts';
 import { alignSize, checkBlockSize, checkName, defaultBlockSize } from './names.ts';
-import { allowedPath, allowedUrl, type Policy } from './policy.ts';
-import { checkQcow2, isQcow2 } from './qcow2-header.ts';
-import { outOfSpace, pour } from './sink.ts';
-import { lookAtFile, peek, sha256OfFile, spool, type LocalFile } from './source.ts';
-import { present } from './volumes.ts';
+import { allowedPath, allowedUrl, checkSource, type Policy } from './policy.ts';
+import { outOfSpace } from './sink.ts';
+import { unlessStalled } from './stall.ts';
+import { Turns } from './turns.ts';
 
 export interface ImportsOptions {
   readonly command: Command;
@@ -21,6 +21,12 @@ export interface ImportsOptions {
   readonly folder: string;
   /** Imports at once; the others wait. */
   readonly atOnce: number;
+  /** Milliseconds without a byte after which a client or a server is given up; a minute unless told. */
+  readonly stallAfter?: number;
+  /** Milliseconds before a server that failed is asked again; a second unless told. */
+  readonly retryPause?: number;
+  /** For what nobody is there to be told. */
+  readonly report?: (words: string) => void;
 }
 
 /** What is imported as what. */
@@ -33,27 +39,34 @@ export interface ImportRequest {
   readonly id: string;
 }
 
-/** Milliseconds for qemu-img: the time for the largest disk that is taken. */
-const convertDeadline = 24 * 3_600_000;
-
 interface Running {
   readonly controller: AbortController;
   readonly ended: Promise<void>;
 }
+
+type Work = (task: Task) => Promise<void>;
 
 /** Takes disks in: each import fills a zvol of its own, which becomes a template or a volume at the end, or goes. */
 export class Imports {
   readonly #keeper: Keeper;
   readonly #options: ImportsOptions;
   readonly #journal: Journal;
+  readonly #content: Content;
+  readonly #turns: Turns;
   readonly #running = new Map<string, Running>();
-  readonly #waiting: (() => void)[] = [];
-  #busy = 0;
+  /** Milliseconds without a byte after which somebody who sends is given up. */
+  readonly stallAfter: number;
 
   constructor(keeper: Keeper, options: ImportsOptions) {
+    const { command, policy, folder, atOnce, stallAfter = 60_000, retryPause } = options;
     this.#keeper = keeper;
     this.#options = options;
-    this.#journal = new Journal(join(options.folder, 'imports'));
+    this.stallAfter = stallAfter;
+    this.#journal = new Journal(join(folder, 'imports'));
+    this.#turns = new Turns(atOnce);
+    const spoolFolder = join(folder, 'spool');
+    const filling = new Filling(keeper, policy.largest, (words) => options.report?.(words));
+    this.#content = new Content(keeper, filling, { command, policy, spoolFolder, stallAfter, retryPause });
   }
 
   /**
@@ -61,25 +74,30 @@ export class Imports {
    * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
    */
   async recover(): Promise<string[]> {
-    const done: string[] = [];
     const { volumes, templates, unfinished } = await inventory(this.#keeper);
+    const done: string[] = [];
     for (const job of this.#journal.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
       // The pool knows better than a journal that was cut off.
       const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
-      const end = whole
-        ? ({ state: 'completed' } as const)
-        : ({ state: 'failed', error: 'zvold ended in the middle of it' } as const);
-      this.#journal.put({ ...job, ...end, completed: Date.now() });
+      this.#settle(job, whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')));
       done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
-    await rm(join(this.#options.folder, 'spool'), { recursive: true, force: true });
-    for (const { dataset } of unfinished) {
-      if ([...this.#running.keys()].some((id) => dataset.endsWith(`/${id}`))) continue;
-      await this.#keeper.zfs.change('zfs', 'destroy', '-r', dataset);
+    await this.#clearSpool();
+    // By id, as one that is almost through has the name of its volume already.
+    for (const { dataset, id } of unfinished) {
+      if (this.#running.has(id) || isOfExport(this.#keeper, dataset)) continue;
+      await discard(this.#keeper, dataset);
       done.push(`the unfinished ${dataset} was destroyed`);
     }
     return done;
+  }
+
+  async #clearSpool(): Promise<void> {
+    const folder = join(this.#options.folder, 'spool');
+    const names = await readdir(folder).catch(() => []);
+    for (const name of names)
+      if (!this.#running.has(name)) await rm(join(folder, name), { recursive: true, force: true });
   }
 
   get(id: string): ImportJob {
@@ -95,20 +113,32 @@ export class Imports {
   /** Begins an import of a file or an address. The same request with the same id again gives the same import. */
   async start(request: ImportRequest, source: string): Promise<ImportJob> {
     const { policy } = this.#options;
+    checkSource(source);
     const isAddress = /^[a-z][a-z0-9+.-]*:\/\//i.test(source);
     const place = isAddress ? allowedUrl(policy, source).href : await allowedPath(policy, source);
-    return this.#begin(request, source, (job, signal) =>
-      isAddress ? this.#fromAddress(job, place, signal) : this.#fromFile(job, place, signal),
+    const { job } = await this.#begin(request, source, (task) =>
+      isAddress ? this.#content.fromAddress(task, place) : this.#content.fromFile(task, place),
     );
+    return job;
   }
 
-  /** Imports what a client sends. @returns the import, which has ended */
-  async upload(request: ImportRequest, bytes: AsyncIterable<Buffer>): Promise<ImportJob> {
-    const { id } = await this.#begin(request, 'upload', (job, signal) =>
-      this.#fromStream(job, bytes, undefined, signal),
-    );
-    await this.#running.get(id)?.ended;
-    return this.get(id);
+  /**
+   * Imports what a client sends.
+   * @param gone aborted when the client goes away, which ends the import, whether its turn has come or not.
+   * @returns the import, which has ended
+   */
+  async upload(request: ImportRequest, bytes: AsyncIterable<Buffer>, gone?: AbortSignal): Promise<ImportJob> {
+    const { job, controller } = await this.#begin(request, 'upload', (task) => {
+      const patience = { after: this.stallAfter, signal: task.signal, who: 'the client' };
+      return this.#content.fromStream(task, unlessStalled(bytes, patience), undefined);
+    });
+    // One that another request had begun goes on without this one's client.
+    const leave = (): void => controller?.abort(cancelled('its client went away'));
+    if (gone?.aborted) leave();
+    gone?.addEventListener('abort', leave, { once: true });
+    await this.#running.get(job.id)?.ended;
+    gone?.removeEventListener('abort', leave);
+    return this.get(job.id);
   }
 
   /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
@@ -116,88 +146,90 @@ export class Imports {
     const job = this.get(id);
     const running = this.#running.get(id);
     if (hasEnded(job) || !running) return false;
-    running.controller.abort();
+    running.controller.abort(cancelled(''));
     await running.ended;
     return this.get(id).state === 'cancelled';
   }
 
   /** Ends all of them, for the end of the daemon. */
   async close(): Promise<void> {
-    for (const { controller } of this.#running.values()) controller.abort();
+    for (const { controller } of this.#running.values())
+      controller.abort(cutOff('zvold was ended in the middle of it'));
     await Promise.all([...this.#running.values()].map(({ ended }) => ended));
   }
 
+  /** @returns the import, and what ends it, if this request is the one that it began with */
   async #begin(
     request: ImportRequest,
     source: string,
-    work: (job: ImportJob, signal: AbortSignal) => Promise<void>,
-  ): Promise<ImportJob> {
+    work: Work,
+  ): Promise<{ readonly job: ImportJob; readonly controller?: AbortController }> {
     const job = jobOf(this.#keeper, request, source);
-    await requirePool(this.#keeper);
+    const all = await inventory(this.#keeper);
+    // From here to the journal nobody else comes in between.
     const known = this.#journal.get(job.id);
     if (known && known.name === job.name && known.target === job.target && known.source === source)
-      return known;
+      return { job: known };
     if (known) throw new ZvolError('ALREADY_EXISTS', `the import ${job.id} is that of "${known.name}"`);
-    await this.#refuseTaken(job);
+    this.#refuseTaken(job, job.target === 'template' ? all.templates : all.volumes);
     this.#journal.put(job);
     this.#keeper.hub.tell({ kind: 'import', job });
     const controller = new AbortController();
     const ended = this.#run(job, controller.signal, work).finally(() => this.#running.delete(job.id));
     this.#running.set(job.id, { controller, ended });
-    return job;
+    return { job, controller };
   }
 
-  /** @throws ZvolError `ALREADY_EXISTS` for a name that something has, or that another import is at */
-  async #refuseTaken({ name, target }: ImportJob): Promise<void> {
-    const all = await inventory(this.#keeper);
-    const taken = (target === 'template' ? all.templates : all.volumes).some((each) => each.name === name);
-    if (taken) throw new ZvolError('ALREADY_EXISTS', `there is a ${target} "${name}" already`);
+  /** @throws ZvolError `ALREADY_EXISTS` for a name or an id that something has, or a name that another import is at */
+  #refuseTaken(
+    { id, name, target }: ImportJob,
+    present: readonly { readonly id: string; readonly name: string }[],
+  ): void {
+    const taken = present.find((each) => each.name === name || each.id === id);
+    if (taken)
+      throw new ZvolError(
+        'ALREADY_EXISTS',
+        taken.name === name
+          ? `there is a ${target} "${name}" already`
+          : `the ${target} "${taken.name}" has the id ${id}`,
+      );
     const other = this.list(false).find((each) => each.name === name && each.target === target);
     if (other) throw new ZvolError('ALREADY_EXISTS', `the import ${other.id} makes a ${target} "${name}"`);
   }
 
-  async #run(
-    job: ImportJob,
-    signal: AbortSignal,
-    work: (job: ImportJob, signal: AbortSignal) => Promise<void>,
-  ): Promise<void> {
+  /** Never fails itself: what went wrong is the import's. */
+  async #run(job: ImportJob, signal: AbortSignal, work: Work): Promise<void> {
     try {
-      await this.#turn(signal);
+      const leave = await this.#turns.take(signal);
       try {
-        await work(job, signal);
+        await work({ job, signal, phase: (state, total) => this.#phase(job.id, state, total) });
       } finally {
-        this.#busy -= 1;
-        this.#waiting.shift()?.();
+        leave();
       }
-      this.#end(job.id, { state: 'completed' });
+      this.#settle(this.get(job.id), { state: 'completed' });
     } catch (error) {
-      if (signal.aborted) this.#end(job.id, { state: 'cancelled' });
-      else this.#end(job.id, { state: 'failed', error: wordsOf(outOfSpace(error) ?? error) });
+      const reason: unknown = signal.aborted ? signal.reason : error;
+      this.#settle(this.get(job.id), failed(outOfSpace(reason) ?? reason));
     }
   }
 
-  async #turn(signal: AbortSignal): Promise<void> {
-    while (this.#busy >= this.#options.atOnce) {
-      await new Promise<void>((resolve) => {
-        this.#waiting.push(resolve);
-        signal.addEventListener('abort', () => resolve(), { once: true });
-      });
-      signal.throwIfAborted();
+  /** Its end is known here even where it can't be written; the pool tells the next daemon how it was. */
+  #settle(job: ImportJob, end: Partial<ImportJob>): void {
+    const ended = { ...job, ...end, completed: Date.now() };
+    try {
+      this.#journal.put(ended);
+    } catch (error) {
+      this.#journal.note(ended);
+      this.#options.report?.(`how the import ${job.id} ended is not kept: ${wordsOf(error)}`);
     }
-    this.#busy += 1;
-  }
-
-  #end(id: string, change: Partial<ImportJob>): void {
-    const job = { ...this.get(id), ...change, completed: Date.now() };
-    this.#journal.put(job);
-    this.#keeper.hub.tell({ kind: 'import', job });
+    this.#keeper.hub.tell({ kind: 'import', job: ended });
   }
 
   #phase(id: string, state: ImportJob['state'], total: number): (done: number) => void {
     const job = { ...this.get(id), state, done: 0, total };
-    this.#journal.put(job);
+    this.#journal.note(job);
     this.#keeper.hub.tell({ kind: 'import', job });
-    let told = 0;
+    let told = performance.now();
     return (done) => {
       const now = { ...this.get(id), done };
       this.#journal.note(now);
@@ -207,179 +239,15 @@ export class Imports {
       this.#keeper.hub.tell({ kind: 'import', job: now });
     };
   }
+}
 
-  async #fromAddress(job: ImportJob, url: string, signal: AbortSignal): Promise<void> {
-    const { total, bytes } = await download(url, { policy: this.#options.policy, signal });
-    await this.#fromStream(job, bytes, total, signal);
-  }
+const cancelled = (why: string): ZvolError => new ZvolError('CANCELLED', why);
+const cutOff = (why: string): ZvolError => new ZvolError('ABORTED', why);
 
-  /** Raw content whose size is known goes straight to the zvol; all else has to lie somewhere first. */
-  async #fromStream(
-    job: ImportJob,
-    source: AsyncIterable<Buffer>,
-    total: number | undefined,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { start, bytes } = await peek(source);
-    if (isQcow2(start)) checkQcow2(start);
-    else if (total !== undefined)
-      return this.#fill(job, total, signal, async (device, room) => {
-        const { bytes: came, sha256 } = await pour(bytes, device, {
-          room,
-          signal,
-          progress: this.#phase(job.id, 'writing', total),
-        });
-        if (came < total)
-          throw new ZvolError('DATA_LOSS', `the source ended after ${came} of ${total} bytes`);
-        checkSum(job, sha256);
-      });
-    const path = join(this.#options.folder, 'spool', job.id);
-    const progress = this.#phase(job.id, 'downloading', total ?? 0);
-    try {
-      await spool(bytes, path, { total, largest: this.#options.policy.largest, signal, progress });
-      await this.#fromFile(job, path, signal);
-    } finally {
-      await rm(path, { force: true });
-    }
-  }
-
-  async #fromFile(job: ImportJob, path: string, signal: AbortSignal): Promise<void> {
-    const file = await lookAtFile(path);
-    if (job.sha256 !== '') checkSum(job, await sha256OfFile(path, signal));
-    await this.#fill(job, file.size, signal, (device, room) =>
-      this.#convert(job, file, device, room, signal),
-    );
-  }
-
-  async #convert(
-    job: ImportJob,
-    file: LocalFile,
-    device: string,
-    room: number,
-    signal: AbortSignal,
-  ): Promise<void> {
-    if (file.format === 'raw') {
-      const progress = this.#phase(job.id, 'writing', file.size);
-      await pour(
-        createReadStream(file.path, { highWaterMark: 1024 * 1024 }) as AsyncIterable<Buffer>,
-        device,
-        { room, signal, progress },
-      );
-      return;
-    }
-    const progress = this.#phase(job.id, 'converting', file.size);
-    // Whatever the header said when it was looked at: no other file is opened.
-    const source = JSON.stringify({
-      driver: 'qcow2',
-      backing: null,
-      file: { driver: 'file', filename: file.path, locking: 'off' },
-    });
-    const { exitCode, stderr } = await this.#options.command(
-      ['qemu-img', 'convert', '-p', '-n', '-W', '--target-is-zero', '-O', 'raw', `json:${source}`, device],
-      {
-        deadline: convertDeadline,
-        signal,
-        onOutput: (text) => {
-          const percent = /\((\d+(?:\.\d+)?)\/100%\)\s*$/.exec(text)?.[1];
-          if (percent !== undefined) progress(Math.round((Number(percent) / 100) * file.size));
-        },
-      },
-    );
-    if (exitCode === 0) return;
-    const words = stderr.trim().split('\n').at(-1) ?? '';
-    if (/No space left|Disk quota/.test(words))
-      throw new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written');
-    throw new ZvolError('INVALID_ARGUMENT', `the qcow2 can't be read: ${words}`);
-  }
-
-  /** Makes a zvol, has it filled, and makes of it what was asked for; whatever fails takes the zvol away again. */
-  async #fill(
-    job: ImportJob,
-    content: number,
-    signal: AbortSignal,
-    work: (device: string, room: number) => Promise<void>,
-  ): Promise<void> {
-    const { zfs, machine, pool } = this.#keeper;
-    const { largest } = this.#options.policy;
-    if (job.size !== undefined && job.size < content)
-      throw new ZvolError(
-        'INVALID_ARGUMENT',
-        `the source has ${content} bytes, more than the ${job.size} that were asked for`,
-      );
-    const size = alignSize(Math.max(job.size ?? 0, content), job.blockSize);
-    if (size > largest)
-      throw new ZvolError(
-        'RESOURCE_EXHAUSTED',
-        `${size} bytes are more than the ${largest} that an import may make`,
-      );
-    await this.#makeFolder();
-    const dataset = `${pool}/${ownFolder}/${job.id}`;
-    const words = ['create', '-s', '-b', String(job.blockSize), '-V', String(size)];
-    await zfs.change(
-      'zfs',
-      ...words,
-      '-o',
-      `${property.import}=${job.id}`,
-      '-o',
-      `${property.volumeId}=${job.id}`,
-      dataset,
-    );
-    let place = dataset;
-    try {
-      const device = `${machine.devices}/${dataset}`;
-      await machine.awaitDevice(device, true);
-      await work(device, size);
-      await machine.flush(device);
-      signal.throwIfAborted();
-      place = await this.#finish(job, dataset);
-    } catch (error) {
-      // A pool that is suspended does not take it away either: the next start does.
-      await zfs.change('zfs', 'destroy', '-r', place).catch(() => undefined);
-      throw error;
-    }
-  }
-
-  async #makeFolder(): Promise<void> {
-    const { zfs, pool } = this.#keeper;
-    try {
-      await zfs.change(
-        'zfs',
-        'create',
-        '-o',
-        'canmount=off',
-        '-o',
-        'mountpoint=none',
-        `${pool}/${ownFolder}`,
-      );
-    } catch (error) {
-      if (!(error instanceof ZvolError) || error.code !== 'ALREADY_EXISTS') throw error;
-    }
-  }
-
-  /** As long as it carries the import's id it is nobody's, and goes at the next start; taking that away is the last step. */
-  async #finish(job: ImportJob, dataset: string): Promise<string> {
-    const { zfs, pool, locks, hub } = this.#keeper;
-    if (job.target === 'template') {
-      const options = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`].flatMap(
-        (each) => ['-o', each],
-      );
-      await locks.holding([lockOf.templates], async () => {
-        await zfs.change('zfs', 'snapshot', ...options, `${dataset}@img`);
-        await zfs.change('zfs', 'inherit', property.import, dataset);
-      });
-      const template = (await inventory(this.#keeper)).templates.find((each) => each.id === job.id);
-      if (template) hub.tell({ kind: 'template', template });
-      return dataset;
-    }
-    const target = `${pool}/${job.name}`;
-    return locks.holding([lockOf.volume(job.name)], async () => {
-      await zfs.change('zfs', 'rename', dataset, target);
-      await zfs.change('zfs', 'inherit', property.import, target);
-      await this.#keeper.machine.awaitDevice(`${this.#keeper.machine.devices}/${target}`, true);
-      hub.tell({ kind: 'volume', volume: await present(this.#keeper, job.name) });
-      return target;
-    });
-  }
+/** How an import ended that did not come to its end. */
+function failed(error: unknown): Partial<ImportJob> {
+  const code = error instanceof ZvolError ? error.code : 'INTERNAL';
+  return { state: code === 'CANCELLED' ? 'cancelled' : 'failed', error: wordsOf(error), code };
 }
 
 function jobOf({ pool }: Keeper, request: ImportRequest, source: string): ImportJob {
@@ -401,9 +269,4 @@ function jobOf({ pool }: Keeper, request: ImportRequest, source: string): Import
     sha256: sha256.toLowerCase(),
     ...begun,
   };
-}
-
-function checkSum({ sha256 }: ImportJob, found: string): void {
-  if (sha256 !== '' && sha256 !== found)
-    throw new ZvolError('DATA_LOSS', `the source has the checksum ${found}, and ${sha256} was wanted`);
 }

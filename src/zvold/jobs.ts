@@ -1,5 +1,17 @@
-import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { wordsOf, ZvolError, type ZvolCode } from './errors.ts';
+import { outOfSpace } from './sink.ts';
 
 export type ImportTarget = 'template' | 'volume';
 export type ImportState =
@@ -24,6 +36,8 @@ export interface ImportJob {
   /** All of them; 0 where nobody knows. */
   readonly total: number;
   readonly error: string;
+  /** What kind of an error that is. */
+  readonly code?: ZvolCode | undefined;
   /** Milliseconds since 1970. */
   readonly created: number;
   readonly completed?: number | undefined;
@@ -65,16 +79,29 @@ export class Journal {
     return this.#jobs.get(id);
   }
 
-  /** Writes it beside and renames, so that a crash leaves the one before or this one. */
+  /**
+   * Writes it beside and renames, so that a crash leaves the one before or this one.
+   * @throws ZvolError `RESOURCE_EXHAUSTED`, `INTERNAL` if it can't be written; it is as it was before then
+   */
   put(job: ImportJob): void {
-    this.#jobs.set(job.id, job);
     const path = this.#pathOf(job.id);
-    writeFileSync(`${path}.new`, JSON.stringify(job), { mode: 0o600, flush: true });
-    renameSync(`${path}.new`, path);
+    try {
+      writeFileSync(`${path}.new`, JSON.stringify(job), { mode: 0o600, flush: true });
+      renameSync(`${path}.new`, path);
+      syncFolder(this.#folder);
+    } catch (error) {
+      rmSync(`${path}.new`, { force: true });
+      throw new ZvolError(
+        outOfSpace(error) ? 'RESOURCE_EXHAUSTED' : 'INTERNAL',
+        `the journal of imports in ${this.#folder} can't be written: ${wordsOf(error)}`,
+        error,
+      );
+    }
+    this.#jobs.set(job.id, job);
     if (hasEnded(job)) this.#forgetOldest();
   }
 
-  /** Progress, which need not survive a crash. */
+  /** What need not survive a crash: how far it is. */
   note(job: ImportJob): void {
     this.#jobs.set(job.id, job);
   }
@@ -89,6 +116,16 @@ export class Journal {
 
   #pathOf(id: string): string {
     return join(this.#folder, `${id}.json`);
+  }
+}
+
+/** A name that was given is there after a crash only then. */
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
   }
 }
 

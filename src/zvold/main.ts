@@ -5,6 +5,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { runCommand } from './command.ts';
 import { ZvolError, wordsOf } from './errors.ts';
+import { Exports } from './export.ts';
 import { Hub } from './hub.ts';
 import { Imports } from './imports.ts';
 import type { Keeper } from './keeper.ts';
@@ -50,10 +51,11 @@ function socketOf(): string | { fd: number } {
 }
 
 /** Tidies up as soon as the pool can be asked, which may be later than the start. */
-async function recoverPatiently(imports: Imports): Promise<void> {
+async function recoverPatiently(imports: Imports, exports: Exports): Promise<void> {
   for (;;) {
     try {
       for (const line of await imports.recover()) report(line);
+      for (const line of await exports.recover()) report(line);
       return;
     } catch (error) {
       if (!(error instanceof ZvolError) || error.code !== 'UNAVAILABLE') {
@@ -81,12 +83,13 @@ async function main(): Promise<void> {
     allowLocalAddresses: values['allow-local-addresses'],
     largest: Number(values['largest-import']),
   };
-  const imports = new Imports(keeper, { command: runCommand, policy, folder, atOnce: 2 });
+  const imports = new Imports(keeper, { command: runCommand, policy, folder, atOnce: 2, report });
+  const exports = new Exports(keeper, { command: runCommand, folder });
   const { stdout } = await runCommand(['zfs', 'version'], { deadline: 30_000 });
   const openzfs = /zfs-kmod-(\S+)/.exec(stdout)?.[1] ?? '';
   const version = typeof ZFSDEV_VERSION === 'string' ? ZFSDEV_VERSION : '0.0.0';
-  const daemon = { keeper, imports, command: runCommand, folder, version, openzfs, report };
-  const recovery = recoverPatiently(imports);
+  const daemon = { keeper, imports, exports, version, openzfs, report };
+  const recovery = recoverPatiently(imports, exports);
   const listener = await listen(daemon, { socket: socketOf(), tcp: tcpOf() });
   report(`managing the pool ${pool}`);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {

@@ -14,6 +14,9 @@ export interface Policy {
   readonly largest: number;
 }
 
+/** Characters of a path or an address: what Linux takes for a path. */
+const longestSource = 4096;
+
 const local = new BlockList();
 for (const [address, bits] of [
   ['127.0.0.0', 8],
@@ -29,6 +32,18 @@ function isLocal(address: string): boolean {
   const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
   const family = isIP(plain);
   return family !== 0 && local.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+}
+
+/** A path or an address is a line that can be told in others. @throws ZvolError `INVALID_ARGUMENT` */
+export function checkSource(source: string): void {
+  // Addresses lose such signs on the way, and messages would be torn apart by them.
+  if (/\p{Cc}/u.test(source))
+    throw new ZvolError(
+      'INVALID_ARGUMENT',
+      `the source ${JSON.stringify(source)} has control characters in it`,
+    );
+  if (source.length > longestSource)
+    throw new ZvolError('INVALID_ARGUMENT', `the source has more than ${longestSource} characters`);
 }
 
 /**

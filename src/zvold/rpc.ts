@@ -67,12 +67,15 @@ async function sendAll(
   }
 }
 
+/** Takes what a client sends; the signal is aborted when the client goes before it was answered. */
 export function receiving(
   rpc: Rpc,
-  work: (messages: AsyncIterable<Message>) => Promise<object>,
+  work: (messages: AsyncIterable<Message>, signal: AbortSignal) => Promise<object>,
 ): handleClientStreamingCall<Message, object> {
   return (call, callback) => {
-    void (async () => work(call as AsyncIterable<Message>))().then(
+    const controller = new AbortController();
+    call.once('cancelled', () => controller.abort());
+    void (async () => work(call as AsyncIterable<Message>, controller.signal))().then(
       (response) => callback(null, response),
       (error: unknown) => callback(answerOf(error, rpc)),
     );

@@ -1,6 +1,6 @@
-import type { Command } from './command.ts';
+import { setImmediate } from 'node:timers/promises';
 import { ZvolError } from './errors.ts';
-import { openExport } from './export.ts';
+import type { Exports } from './export.ts';
 import type { Change } from './hub.ts';
 import type { Imports, ImportRequest } from './imports.ts';
 import { findTemplate } from './inventory.ts';
@@ -27,6 +27,7 @@ import {
   releaseSnapshot,
   rollback,
 } from './snapshots.ts';
+import { within } from './stall.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
 import { createVolume, deleteVolume, renameVolume, resizeVolume } from './volumes.ts';
 import {
@@ -43,9 +44,7 @@ import {
 export interface Daemon extends Rpc {
   readonly keeper: Keeper;
   readonly imports: Imports;
-  readonly command: Command;
-  /** A folder for temporary files. */
-  readonly folder: string;
+  readonly exports: Exports;
   readonly version: string;
   readonly openzfs: string;
 }
@@ -122,13 +121,13 @@ function volumeHandlers(daemon: Daemon): Handlers {
 }
 
 async function* exporting(
-  { keeper, command, folder }: Daemon,
+  { exports }: Daemon,
   request: Message,
   signal: AbortSignal,
 ): AsyncGenerator<object> {
   const format = text(request, 'format') === 'EXPORT_FORMAT_QCOW2' ? 'qcow2' : 'raw';
   const what = { volume: text(request, 'volume'), snapshot: text(request, 'snapshot'), format } as const;
-  const { total, parts, sha256, close } = await openExport(keeper, what, { command, folder, signal });
+  const { total, parts, sha256, close } = await exports.open(what, signal);
   try {
     yield { totalBytes: total };
     for await (const part of parts) yield part;
@@ -209,13 +208,19 @@ function importHandlers(daemon: Daemon): Handlers {
       const job = await imports.start(importRequest(request['description']), text(request, 'source'));
       return { import: importMessage(job) };
     }),
-    UploadImport: receiving(daemon, async (messages) => {
+    UploadImport: receiving(daemon, async (messages, signal) => {
       const iterator = messages[Symbol.asyncIterator]();
-      const first = await iterator.next();
+      const patience = { after: imports.stallAfter, signal, who: 'the client' };
+      const first = await within(iterator.next(), patience);
       if (first.done || !first.value['description'])
         throw new ZvolError('INVALID_ARGUMENT', 'the first message has to say what is sent');
-      const job = await imports.upload(importRequest(first.value['description']), dataOf(iterator));
-      if (job.state === 'failed') throw new ZvolError('FAILED_PRECONDITION', job.error);
+      const job = await imports.upload(
+        importRequest(first.value['description']),
+        dataOf(iterator, signal),
+        signal,
+      );
+      if (job.state !== 'completed')
+        throw new ZvolError(job.code ?? 'INTERNAL', job.error || `the import ${job.id} was cancelled`);
       return { import: importMessage(job, await madeBy(daemon, job)) };
     }),
     GetImport: unary(daemon, async (request) => {
@@ -233,9 +238,16 @@ function importHandlers(daemon: Daemon): Handlers {
   };
 }
 
-async function* dataOf(iterator: AsyncIterator<Message>): AsyncGenerator<Buffer> {
-  for (let next = await iterator.next(); !next.done; next = await iterator.next())
-    yield next.value['data'] as Buffer;
+async function* dataOf(iterator: AsyncIterator<Message>, gone: AbortSignal): AsyncGenerator<Buffer> {
+  for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
+    const { data } = next.value;
+    if (!Buffer.isBuffer(data))
+      throw new ZvolError('INVALID_ARGUMENT', 'after the first message only data is sent');
+    yield data;
+  }
+  // A call that is cut off ends like a whole one at first: that it was cut off comes right behind.
+  for (let turns = 0; turns < 3; turns += 1) await setImmediate();
+  if (gone.aborted) throw new ZvolError('CANCELLED', 'its client went away');
 }
 
 function importRequest(message: unknown): ImportRequest {

@@ -12,6 +12,8 @@ export interface SinkOptions {
   readonly signal: AbortSignal;
   /** Told how many bytes have come. */
   readonly progress: (done: number) => void;
+  /** Asked before each piece is written, with how many bytes were: what it throws is thrown. */
+  readonly admit: (written: number) => Promise<void>;
 }
 
 /**
@@ -22,12 +24,13 @@ export interface SinkOptions {
 export async function pour(
   source: AsyncIterable<Buffer>,
   target: string,
-  { room, signal, progress }: SinkOptions,
+  { room, signal, progress, admit }: SinkOptions,
 ): Promise<{ readonly bytes: number; readonly sha256: string }> {
   const hash = createHash('sha256');
   const file = await open(target, constants.O_RDWR);
-  let bytes = 0;
+  let [bytes, written] = [0, 0];
   try {
+    await admit(written);
     for await (const piece of inPieces(source)) {
       signal.throwIfAborted();
       if (bytes + piece.length > room)
@@ -36,7 +39,11 @@ export async function pour(
           `the source has more than the ${room} bytes that there are for it`,
         );
       hash.update(piece);
-      if (!piece.equals(zeros.subarray(0, piece.length))) await writeAll(file, piece, bytes);
+      if (!piece.equals(zeros.subarray(0, piece.length))) {
+        await admit(written);
+        await writeAll(file, piece, bytes);
+        written += piece.length;
+      }
       bytes += piece.length;
       progress(bytes);
     }
@@ -71,7 +78,7 @@ async function* inPieces(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> 
   if (length > 0) yield Buffer.concat(waiting);
 }
 
-/** A pool that is full fails a write in one way, and what was cached before in another. */
+/** What is written to a pool that is full. */
 export function outOfSpace(error: unknown): ZvolError | undefined {
   const code = error instanceof Error && 'code' in error ? error.code : undefined;
   return code === 'ENOSPC' || code === 'EDQUOT'

@@ -1,9 +1,10 @@
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, open, rm, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createHash } from 'node:crypto';
 import { ZvolError } from './errors.ts';
-import { checkQcow2, headerLength, isQcow2 } from './qcow2-header.ts';
+import { checkQcow2, headerLength, isQcow2, type Qcow2Header } from './qcow2-header.ts';
+import { outOfSpace } from './sink.ts';
 
 /** Content that is looked at before it is read. */
 export interface Peeked {
@@ -44,14 +45,13 @@ export async function peek(source: AsyncIterable<Buffer>): Promise<Peeked> {
 }
 
 /** A local file, and what it is. */
-export interface LocalFile {
+export type LocalFile = {
   readonly path: string;
-  readonly format: 'raw' | 'qcow2';
   /** Bytes of the content. */
   readonly size: number;
   /** Bytes of the file. */
   readonly length: number;
-}
+} & ({ readonly format: 'raw' } | { readonly format: 'qcow2'; readonly header: Qcow2Header });
 
 /** Looks at a file. @throws ZvolError `INVALID_ARGUMENT` for what is no disk, or a qcow2 that is refused */
 export async function lookAtFile(path: string): Promise<LocalFile> {
@@ -61,7 +61,10 @@ export async function lookAtFile(path: string): Promise<LocalFile> {
     if (!info.isFile()) throw new ZvolError('INVALID_ARGUMENT', `${path} is no file`);
     const { buffer, bytesRead } = await file.read(Buffer.alloc(headerLength), 0, headerLength, 0);
     const start = buffer.subarray(0, bytesRead);
-    if (isQcow2(start)) return { path, format: 'qcow2', size: checkQcow2(start), length: info.size };
+    if (isQcow2(start)) {
+      const header = checkQcow2(start);
+      return { path, format: 'qcow2', size: header.size, length: info.size, header };
+    }
     if (info.size === 0) throw new ZvolError('INVALID_ARGUMENT', `${path} is empty`);
     return { path, format: 'raw', size: info.size, length: info.size };
   } finally {
@@ -69,40 +72,66 @@ export async function lookAtFile(path: string): Promise<LocalFile> {
   }
 }
 
-/** The SHA-256 of a file, in hex. */
-export async function sha256OfFile(path: string, signal: AbortSignal): Promise<string> {
+/** The SHA-256 of a file, in hex. @param progress told how many bytes are read */
+export async function sha256OfFile(
+  path: string,
+  signal: AbortSignal,
+  progress: (done: number) => void,
+): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { signal }) as AsyncIterable<Buffer>) hash.update(chunk);
+  let done = 0;
+  for await (const chunk of readFrom(path, signal)) {
+    hash.update(chunk);
+    done += chunk.length;
+    progress(done);
+  }
   return hash.digest('hex');
 }
 
-/** What is left on the file system of temporary files, whatever comes. */
-const spoolReserve = 64 * 1024 * 1024;
+/** The bytes of a file, in large pieces. */
+export async function* readFrom(path: string, signal: AbortSignal): AsyncGenerator<Buffer> {
+  // Opened when it is read: an error of a stream that nobody reads yet would end the daemon.
+  yield* createReadStream(path, { highWaterMark: 1024 * 1024, signal }) as AsyncIterable<Buffer>;
+}
+
+/** Bytes that are left on the file system of temporary files, whatever comes. */
+export const spoolReserve = 64 * 1024 * 1024;
+
+/** Bytes that may still be written to temporary files in a folder. */
+export async function spoolRoom(folder: string): Promise<number> {
+  const { bavail, bsize } = await statfs(folder);
+  return bavail * bsize - spoolReserve;
+}
+
+export interface SpoolOptions {
+  readonly total?: number | undefined;
+  /** Bytes that are taken at most. */
+  readonly largest: number;
+  readonly signal: AbortSignal;
+  readonly progress: (done: number) => void;
+}
 
 /**
  * Keeps content in a file, for what has to be read here and there; looks for room before and meanwhile.
- * @throws ZvolError `RESOURCE_EXHAUSTED`
+ * @returns its SHA-256 in hex. @throws ZvolError `RESOURCE_EXHAUSTED`
  */
 export async function spool(
   source: AsyncIterable<Buffer>,
   path: string,
-  {
-    total,
-    largest,
-    signal,
-    progress,
-  }: { total?: number | undefined; largest: number; signal: AbortSignal; progress: (done: number) => void },
-): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-  const room = async (): Promise<number> => {
-    const { bavail, bsize } = await statfs(dirname(path));
-    return bavail * bsize - spoolReserve;
-  };
+  { total, largest, signal, progress }: SpoolOptions,
+): Promise<string> {
+  const folder = dirname(path);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
   const tooMuch = (): ZvolError =>
-    new ZvolError('RESOURCE_EXHAUSTED', `there is no room for the source in ${dirname(path)}`);
-  if (total !== undefined && total > (await room())) throw tooMuch();
+    new ZvolError(
+      'RESOURCE_EXHAUSTED',
+      `there is no room for the source in ${folder} of the machine, where it is kept until it is read`,
+    );
+  if (total !== undefined && total > (await spoolRoom(folder))) throw tooMuch();
+  const hash = createHash('sha256');
   const file = await open(path, 'wx', 0o600);
-  let [bytes, looked] = [0, 0];
+  // So that what is little is looked at as well.
+  let [bytes, looked] = [0, -spoolReserve];
   try {
     for await (const chunk of source) {
       signal.throwIfAborted();
@@ -112,22 +141,20 @@ export async function spool(
           `the source has more than the ${largest} bytes that are taken`,
         );
       if (bytes - looked > spoolReserve / 4) {
-        if ((await room()) < 0) throw tooMuch();
+        if ((await spoolRoom(folder)) < chunk.length) throw tooMuch();
         looked = bytes;
       }
+      hash.update(chunk);
       for (let done = 0; done < chunk.length;) done += (await file.write(chunk, done)).bytesWritten;
       bytes += chunk.length;
       progress(bytes);
     }
+    return hash.digest('hex');
   } catch (error) {
     await rm(path, { force: true });
-    throw error;
+    // Said here: what writes to the pool fails in the same words.
+    throw outOfSpace(error) ? tooMuch() : error;
   } finally {
     await file.close();
   }
-}
-
-/** The size of a file in bytes. */
-export async function lengthOf(path: string): Promise<number> {
-  return (await stat(path)).size;
 }

@@ -24,6 +24,8 @@ export class FakeZfs {
   /** Called before each call; what it throws is thrown by the call. */
   before: (argv: readonly string[]) => void | Promise<void> = () => undefined;
   devicesCome = true;
+  /** Bytes that datasets can still take. */
+  available = 2 ** 40;
   #count = 0;
   readonly datasets = new Map<string, Dataset>([['tank', this.#dataset('filesystem')]]);
 
@@ -31,6 +33,7 @@ export class FakeZfs {
     this.calls.push(argv.join(' '));
     await this.before(argv);
     const [program, verb = '', ...words] = argv;
+    if (program === 'zpool' && verb === 'sync') return done;
     if (program !== 'zfs') throw new Error(`unexpected: ${argv.join(' ')}`);
     const { flags, rest } = wordsOf(words);
     switch (verb) {
@@ -129,7 +132,7 @@ export class FakeZfs {
       userrefs: () => (dataset.type === 'snapshot' ? String(dataset.holds.size) : '-'),
       defer_destroy: () => dataset.properties.get('defer_destroy') ?? 'off',
       clones: () => this.#clonesOf(name).join(',') || '-',
-      available: () => '1000000',
+      available: () => String(this.available),
     };
     // Snapshots have what their volume has.
     return computed[column]?.() ?? dataset.properties.get(column) ?? volume.properties.get(column) ?? '-';

@@ -43,13 +43,11 @@ afterEach(async () => {
 });
 
 function daemon() {
-  const { keeper, imports, folder } = house;
-  const command = house.fake.command;
+  const { keeper, imports, exports } = house;
   return {
     keeper,
     imports,
-    command,
-    folder,
+    exports,
     version: '1.2.3',
     openzfs: '2.3.9',
     report: (words: string) => void reports.push(words),

@@ -1,7 +1,9 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { Command } from '../../../src/zvold/command.ts';
+import { Exports } from '../../../src/zvold/export.ts';
 import { Hub } from '../../../src/zvold/hub.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
 import type { ImportJob } from '../../../src/zvold/jobs.ts';
@@ -19,7 +21,12 @@ export class ZvoldHouse {
   /** What plays qemu-img. */
   convert: Command = () => Promise.reject(new Error('qemu-img was not expected'));
   policy: Policy;
+  /** Milliseconds without a byte after which a client or a server is given up. */
+  stallAfter = 60_000;
   imports: Imports;
+  exports: Exports;
+  /** What the daemon said to nobody in particular. */
+  readonly reports: string[] = [];
 
   private constructor(folder: string) {
     this.folder = folder;
@@ -33,6 +40,7 @@ export class ZvoldHouse {
     };
     this.policy = { folders: [join(folder, 'images')], allowLocalAddresses: true, largest: 2 ** 40 };
     this.imports = this.anew();
+    this.exports = this.anewExports();
   }
 
   static async open(): Promise<ZvoldHouse> {
@@ -41,15 +49,38 @@ export class ZvoldHouse {
 
   /** As a daemon that is started again finds things. */
   anew(): Imports {
-    const command: Command = (argv, options) =>
-      argv[0] === 'qemu-img' ? this.convert(argv, options) : this.fake.command(argv, options);
     this.imports = new Imports(this.keeper, {
-      command,
+      command: this.#command,
       policy: this.policy,
       folder: join(this.folder, 'state'),
       atOnce: 2,
+      stallAfter: this.stallAfter,
+      retryPause: 1,
+      report: (words) => void this.reports.push(words),
     });
     return this.imports;
+  }
+
+  /** As `anew`, for exports. */
+  anewExports(): Exports {
+    this.exports = new Exports(this.keeper, { command: this.#command, folder: join(this.folder, 'state') });
+    return this.exports;
+  }
+
+  readonly #command: Command = (argv, options) =>
+    argv[0] === 'qemu-img' ? this.convert(argv, options) : this.fake.command(argv, options);
+
+  /** Waits until an import is at something. */
+  async reached(id: string, state: ImportJob['state']): Promise<void> {
+    await expect.poll(() => this.imports.get(id).state, { timeout: 30_000 }).toBe(state);
+  }
+
+  /** No dataset of an import or an export is left, nor any file. */
+  async expectNothingLeft(...but: readonly string[]): Promise<void> {
+    const own = ['tank', 'tank/.zvold', ...but];
+    expect([...this.fake.datasets.keys()].filter((name) => !own.includes(name))).toEqual([]);
+    for (const folder of ['spool', 'exports'])
+      expect(await readdir(join(this.folder, 'state', folder)).catch(() => [])).toEqual([]);
   }
 
   device(dataset: string): string {

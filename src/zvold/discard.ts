@@ -1,0 +1,27 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { ZvolError } from './errors.ts';
+import type { Keeper } from './keeper.ts';
+
+/** Milliseconds for whoever has a device open to let go of it: udev looks at each that comes or was written to. */
+const deadline = 30_000;
+
+/**
+ * Destroys a zvol of zvold's own with its snapshots; while somebody has its device open, as soon as nobody has any more.
+ * One that is not there is fine.
+ * @throws ZvolError `FAILED_PRECONDITION` if the device was not let go of in time, others in ZFS's own words
+ */
+export async function discard(keeper: Keeper, dataset: string, patience = deadline): Promise<void> {
+  const device = `${keeper.machine.devices}/${dataset}`;
+  const end = performance.now() + patience;
+  for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
+    try {
+      return await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
+    } catch (error) {
+      if (!(error instanceof ZvolError)) throw error;
+      if (error.code === 'NOT_FOUND') return;
+      if (error.code !== 'FAILED_PRECONDITION' || performance.now() > end) throw error;
+    }
+    do await delay(pause);
+    while (performance.now() < end && (await keeper.machine.usersOf(device)).length > 0);
+  }
+}

@@ -1,0 +1,164 @@
+import { discard } from './discard.ts';
+import { wordsOf, ZvolError } from './errors.ts';
+import { ownFolder, property } from './inventory.ts';
+import type { ImportJob, ImportState } from './jobs.ts';
+import { inventory, lockOf, type Keeper } from './keeper.ts';
+import { alignSize } from './names.ts';
+import { isFull } from './room.ts';
+import { present } from './volumes.ts';
+
+/** An import, as those see it who do its work. */
+export interface Task {
+  readonly job: ImportJob;
+  readonly signal: AbortSignal;
+  /** Begins a phase of so many bytes, 0 where nobody knows; what it gives is told how many are done. */
+  readonly phase: (state: ImportState, total: number) => (done: number) => void;
+}
+
+/** Makes the zvols of imports: each is nobody's until it is whole, and then becomes a template or a volume. */
+export class Filling {
+  readonly #keeper: Keeper;
+  readonly #largest: number;
+  readonly #report: (words: string) => void;
+
+  /** @param largest bytes that an import may make at most. */
+  constructor(keeper: Keeper, largest: number, report: (words: string) => void) {
+    this.#keeper = keeper;
+    this.#largest = largest;
+    this.#report = report;
+  }
+
+  /** The size of the zvol for so much content. @throws ZvolError `INVALID_ARGUMENT`, `RESOURCE_EXHAUSTED` */
+  sizeFor(job: ImportJob, content: number): number {
+    if (job.size !== undefined && job.size < content)
+      throw new ZvolError(
+        'INVALID_ARGUMENT',
+        `the source has ${content} bytes, more than the ${job.size} that were asked for`,
+      );
+    const size = alignSize(Math.max(job.size ?? 0, content), job.blockSize);
+    if (size > this.#largest)
+      throw new ZvolError(
+        'RESOURCE_EXHAUSTED',
+        `${size} bytes are more than the ${this.#largest} that an import may make`,
+      );
+    return size;
+  }
+
+  /** Makes a zvol, has it filled, and makes of it what was asked for; whatever fails takes the zvol away again. */
+  async fill(
+    { job, signal }: Task,
+    content: number,
+    work: (device: string, room: number) => Promise<void>,
+  ): Promise<void> {
+    const { machine, pool } = this.#keeper;
+    const size = this.sizeFor(job, content);
+    await makeOwnFolder(this.#keeper);
+    signal.throwIfAborted();
+    const dataset = `${pool}/${ownFolder}/${job.id}`;
+    await this.#create(job, dataset, size);
+    const places = [dataset];
+    try {
+      const device = `${machine.devices}/${dataset}`;
+      await machine.awaitDevice(device, true);
+      await work(device, size);
+      await machine.flush(device);
+      signal.throwIfAborted();
+      if (job.target === 'template') await this.#becomeTemplate(job, dataset, signal);
+      else await this.#becomeVolume(job, dataset, signal, places);
+    } catch (error) {
+      const meaning = await this.#meaningOf(error);
+      await this.#takeAway(places.at(-1) ?? dataset, meaning);
+      throw meaning;
+    }
+  }
+
+  async #create({ id, blockSize }: ImportJob, dataset: string, size: number): Promise<void> {
+    const properties = [`${property.import}=${id}`, `${property.volumeId}=${id}`];
+    try {
+      await this.#keeper.zfs.change(
+        'zfs',
+        ...['create', '-s', '-b', String(blockSize), '-V', String(size)],
+        ...properties.flatMap((each) => ['-o', each]),
+        dataset,
+      );
+    } catch (error) {
+      // Not refused: it may come about all the same.
+      if (error instanceof ZvolError && error.code === 'DEADLINE_EXCEEDED')
+        await this.#takeAway(dataset, error);
+      throw error;
+    }
+  }
+
+  /** A pool without room fails writes, and what was cached of them before, as if a disk did. */
+  async #meaningOf(error: unknown): Promise<unknown> {
+    const isIo =
+      error instanceof Error &&
+      (('code' in error && error.code === 'EIO') || /Input\/output error/.test(error.message));
+    if (!isIo || !(await isFull(this.#keeper))) return error;
+    return new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written', error);
+  }
+
+  /** @throws ZvolError with what is left, and why, beside what had happened */
+  async #takeAway(dataset: string, why: unknown): Promise<void> {
+    try {
+      await discard(this.#keeper, dataset);
+    } catch (error) {
+      const left = `${dataset} could not be taken away, and goes when zvold starts again: ${wordsOf(error)}`;
+      this.#report(left);
+      throw new ZvolError(why instanceof ZvolError ? why.code : 'INTERNAL', `${wordsOf(why)}; ${left}`, why);
+    }
+  }
+
+  /** As long as a zvol carries the import's id it is nobody's, and goes at the next start; taking that away is the last step. */
+  async #becomeTemplate(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
+    const { zfs, locks, hub } = this.#keeper;
+    const properties = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`];
+    await locks.holding([lockOf.templates], async () => {
+      const { templates } = await inventory(this.#keeper);
+      if (templates.some(({ name }) => name === job.name))
+        throw new ZvolError('ALREADY_EXISTS', `there is a template "${job.name}" by now`);
+      await zfs.change('zfs', 'snapshot', ...properties.flatMap((each) => ['-o', each]), `${dataset}@img`);
+      signal.throwIfAborted();
+      await zfs.change('zfs', 'inherit', property.import, dataset);
+    });
+    await told(async () => {
+      const template = (await inventory(this.#keeper)).templates.find(({ id }) => id === job.id);
+      if (template) hub.tell({ kind: 'template', template });
+    });
+  }
+
+  /** @param places where the zvol was, and is */
+  async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal, places: string[]): Promise<void> {
+    const { zfs, pool, locks, hub, machine } = this.#keeper;
+    const target = `${pool}/${job.name}`;
+    await locks.holding([lockOf.volume(job.name)], async () => {
+      await zfs.change('zfs', 'rename', dataset, target);
+      places.push(target);
+      await machine.awaitDevice(`${machine.devices}/${target}`, true);
+      signal.throwIfAborted();
+      await zfs.change('zfs', 'inherit', property.import, target);
+      await told(async () => {
+        hub.tell({ kind: 'volume', volume: await present(this.#keeper, job.name) });
+      });
+    });
+  }
+}
+
+/** What has come about is not undone since it could not be told. */
+async function told(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch {
+    // Watchers see it with the next thing that they are told of it.
+  }
+}
+
+/** Makes the folder of zvold's own datasets, if it is not there. */
+export async function makeOwnFolder({ zfs, pool }: Keeper): Promise<void> {
+  const options = ['-o', 'canmount=off', '-o', 'mountpoint=none'];
+  try {
+    await zfs.change('zfs', 'create', ...options, `${pool}/${ownFolder}`);
+  } catch (error) {
+    if (!(error instanceof ZvolError) || error.code !== 'ALREADY_EXISTS') throw error;
+  }
+}
