@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { bytes, MiB } from '../../../src/core/bytes.ts';
 import { parseName } from '../../../src/core/names.ts';
 import { createQcow2 } from '../../../src/qemu/img-create.ts';
@@ -46,6 +46,18 @@ const share = (more: Partial<ShareDevice> = {}): ShareDevice => ({
 });
 
 /** A stopped machine with two further qcow2, one of them encrypted, a raw disk, and a share. */
+/** Encrypting takes QEMU seconds of a processor, on purpose; one such disk is enough for all. */
+let encrypted: TestContext;
+beforeAll(async () => {
+  encrypted = await testContext();
+  const path = join(encrypted.folder, 'secret.qcow2');
+  const passphraseFile = join(encrypted.folder, 'pass');
+  await writeFile(passphraseFile, 'correct horse', { mode: 0o600 });
+  await writeFile(path, '');
+  await createQcow2(encrypted, { path, size: bytes(64 * MiB), passphraseFile });
+});
+afterAll(() => encrypted.remove());
+
 beforeEach(async () => {
   ctx = await testContext();
   zfsdev = shell(ctx.paths.home, { ZFSDEV_RESERVE: '1B' });
@@ -57,7 +69,7 @@ beforeEach(async () => {
     secret: at('secret.qcow2'),
     raw: at('raw.img'),
   };
-  await writeFile(at('pass'), 'correct horse', { mode: 0o600 });
+  await cp(join(encrypted.folder, 'pass'), at('pass'));
   const storage: StorageDevice[] = [
     disk('data'),
     disk('secret', { file: paths.secret, format: { passphraseFile: at('pass') } }),
@@ -66,8 +78,7 @@ beforeEach(async () => {
   ];
   await writeFile(own.spec, JSON.stringify({ ...(await resolveSpec('zfs-test', { name: 'a' })), storage }));
   for (const path of [paths.root, paths.data]) qemu('qemu-img', 'create', '-q', '-f', 'qcow2', path, '64M');
-  await writeFile(paths.secret, '');
-  await createQcow2(ctx, { path: paths.secret, size: bytes(64 * MiB), passphraseFile: at('pass') });
+  await cp(join(encrypted.folder, 'secret.qcow2'), paths.secret);
   // What its guest has put there looks like a qcow2 that is damaged.
   await writeFile(paths.raw, Buffer.concat([Buffer.from('QFI\u00fb', 'latin1'), Buffer.alloc(4 * MiB, 1)]));
 });
