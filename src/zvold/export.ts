@@ -44,6 +44,9 @@ export async function openExport(
   const id = `export-${randomUUID()}`;
   const dataset = `${pool}/${ownFolder}/${id}`;
   const volume = await volumeOf(keeper, word);
+  keeper.atWork.add(dataset);
+  const close = (): Promise<void> =>
+    zfs.change('zfs', 'destroy', dataset).finally(() => keeper.atWork.delete(dataset));
   await locks.holding([lockOf.volume(volume.name)], async () => {
     const origin = snapshot === '' ? `${volume.dataset}@${id}` : findSnapshot(volume, snapshot).fullName;
     if (snapshot === '') {
@@ -59,7 +62,6 @@ export async function openExport(
     // It goes with the clone.
     if (snapshot === '') await zfs.change('zfs', 'destroy', '-d', origin);
   });
-  const close = (): Promise<void> => zfs.change('zfs', 'destroy', dataset);
   try {
     const device = `${machine.devices}/${dataset}`;
     await machine.awaitDevice(device, true);

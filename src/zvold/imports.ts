@@ -74,8 +74,9 @@ export class Imports {
       done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
     await rm(join(this.#options.folder, 'spool'), { recursive: true, force: true });
-    for (const { dataset } of unfinished) {
-      if ([...this.#running.keys()].some((id) => dataset.endsWith(`/${id}`))) continue;
+    for (const { dataset, id } of unfinished) {
+      // The pool may have come back in the middle of what goes on.
+      if (this.#running.has(id) || this.#keeper.atWork.has(dataset)) continue;
       await this.#keeper.zfs.change('zfs', 'destroy', '-r', dataset);
       done.push(`the unfinished ${dataset} was destroyed`);
     }

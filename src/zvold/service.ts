@@ -1,4 +1,5 @@
 import type { Command } from './command.ts';
+import { deleteVolume } from './deletion.ts';
 import { ZvolError } from './errors.ts';
 import { openExport } from './export.ts';
 import type { Change } from './hub.ts';
@@ -28,7 +29,7 @@ import {
   rollback,
 } from './snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
-import { createVolume, deleteVolume, renameVolume, resizeVolume } from './volumes.ts';
+import { createVolume, renameVolume, resizeVolume } from './volumes.ts';
 import {
   importMessage,
   poolMessage,

@@ -1,21 +1,19 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { Hub } from '../../../src/zvold/hub.ts';
-import type { Keeper } from '../../../src/zvold/keeper.ts';
-import { Locks } from '../../../src/zvold/locks.ts';
+import { deleteVolume } from '../../../src/zvold/deletion.ts';
+import { newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import { createSnapshot, deleteSnapshot, rollback } from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from '../../../src/zvold/templates.ts';
-import { createVolume, deleteVolume, renameVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
-import { Zfs } from '../../../src/zvold/zfs.ts';
+import { createVolume, renameVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { FakeZfs } from '../../fakes/zfs.ts';
 
 const MiB = 2 ** 20;
-const changes = /^(create|clone|snapshot|set|inherit|rename|destroy|rollback|hold|release)$/;
+const changes = /^(create|clone|snapshot|set|inherit|rename|destroy|rollback|hold|release|program)$/;
 let fake: FakeZfs;
 
 /** A daemon that was just started. */
 function daemon(): Keeper {
   const { pool, machine, command } = fake;
-  return { pool, machine, zfs: new Zfs(command), locks: new Locks(), hub: new Hub() };
+  return newKeeper(pool, command, machine);
 }
 
 /** What is in the pool, but for what ZFS itself gives each dataset. */
