@@ -133,7 +133,9 @@ function sortOut(pool: string, rows: readonly Row[]): Inventory {
     (textOf(row, property.import) === '' ? whole : unfinished).push(zvol);
   }
   const templateNames = new Map(
-    whole.flatMap((zvol) => zvol.snapshots.map(({ fullName, template }) => [fullName, template?.name] as const)),
+    whole.flatMap((zvol) =>
+      zvol.snapshots.map(({ fullName, template }) => [fullName, template?.name] as const),
+    ),
   );
   const volumes = whole
     .filter(({ dataset }) => !dataset.slice(pool.length + 1).includes('/'))

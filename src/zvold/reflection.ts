@@ -6,7 +6,5 @@ import { conversion } from './definitions.ts';
 
 /** The library that tells what is in the contracts; only to be imported when somebody asks (standard-services.ts). */
 export function reflectionService(): { addToServer: (server: Pick<Server, 'addService'>) => void } {
-  return new ReflectionService(
-    fromJSON(contract as unknown as Parameters<typeof fromJSON>[0], conversion),
-  ) as { addToServer: (server: Pick<Server, 'addService'>) => void };
+  return new ReflectionService(fromJSON(contract as unknown as Parameters<typeof fromJSON>[0], conversion));
 }

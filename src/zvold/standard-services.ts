@@ -61,7 +61,10 @@ export function addHealth(server: Server, services: readonly string[], watch: Po
     Check: unary(rpc, async (request) => {
       const service = text(request, 'service');
       if (!known.includes(service))
-        throw new ZvolError('NOT_FOUND', `there is no service "${service}": there are ${services.join(', ')}`);
+        throw new ZvolError(
+          'NOT_FOUND',
+          `there is no service "${service}": there are ${services.join(', ')}`,
+        );
       return statusOf(await watch.look());
     }),
     List: unary(rpc, async () => {
@@ -72,7 +75,9 @@ export function addHealth(server: Server, services: readonly string[], watch: Po
       if (!known.includes(text(request, 'service'))) {
         yield { status: 'SERVICE_UNKNOWN' };
         // The protocol wants the call to stay: its service may come to be known, which here it never does.
-        await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+        await new Promise<void>((resolve) =>
+          signal.addEventListener('abort', () => resolve(), { once: true }),
+        );
         return;
       }
       for await (const usable of watch.changes(signal)) yield statusOf(usable);
@@ -116,6 +121,8 @@ export function addReflection(server: Server, report: (words: string) => void): 
           loaded
             .then((all) => reflect(call, all.get(path)))
             .catch((error: unknown) => {
+              // Its client went.
+              if (call.cancelled) return;
               report(`reflection failed: ${wordsOf(error)}`);
               call.emit('error', { code: status.INTERNAL, details: 'the services can not be told' });
             });
@@ -141,10 +148,7 @@ async function load(): Promise<ReadonlyMap<string, Reflection>> {
 }
 
 /** Puts the library's handler, which takes messages, to a call of bytes. */
-async function reflect(
-  call: ServerDuplexStream<Buffer, Buffer>,
-  reflection: Reflection | undefined,
-): Promise<void> {
+function reflect(call: ServerDuplexStream<Buffer, Buffer>, reflection: Reflection | undefined): void {
   const coder = reflection?.definition[method];
   if (!reflection || !coder) throw new Error('the library has another service');
   const stream = Object.assign(new EventEmitter(), {
@@ -152,7 +156,7 @@ async function reflect(
     end: () => call.end(),
   });
   reflection.handler(stream as unknown as ServerDuplexStream<object, object>);
-  for await (const bytes of call as AsyncIterable<Buffer>) {
+  call.on('data', (bytes: Buffer) => {
     let message: object;
     try {
       message = coder.requestDeserialize(bytes) as object;
@@ -161,6 +165,6 @@ async function reflect(
       return;
     }
     stream.emit('data', message);
-  }
-  stream.emit('end');
+  });
+  call.once('end', () => stream.emit('end'));
 }

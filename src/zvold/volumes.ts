@@ -47,7 +47,11 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
  * The volume that a request with an id of the caller's made, if it was sent before.
  * @throws ZvolError `ALREADY_EXISTS` if that volume has another name
  */
-export async function madeBefore({ zfs, pool }: Keeper, name: string, id: string): Promise<Volume | undefined> {
+export async function madeBefore(
+  { zfs, pool }: Keeper,
+  name: string,
+  id: string,
+): Promise<Volume | undefined> {
   const known = await findVolumeName(zfs, pool, id);
   if (known === undefined) return undefined;
   if (known !== name) throw idTaken(known, id);

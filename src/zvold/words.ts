@@ -3,7 +3,10 @@ import { ZvolError, type ZvolCode } from './errors.ts';
 /** What ZFS says when it refuses, and what that means to a client; the first that matches. */
 const meanings: readonly (readonly [RegExp, ZvolCode])[] = [
   // The pool can't be asked, which says nothing of what is in it.
-  [/I\/O is currently suspended|pool I\/O|is suspended|currently unavailable|pool is unavail/i, 'UNAVAILABLE'],
+  [
+    /I\/O is currently suspended|pool I\/O|is suspended|currently unavailable|pool is unavail/i,
+    'UNAVAILABLE',
+  ],
   [/no such pool|cannot open '[^'/@]+': dataset does not exist|pool is not imported/i, 'UNAVAILABLE'],
   [/modules? (?:are|is) not loaded|\/dev\/zfs|permission denied|must be run as root/i, 'UNAVAILABLE'],
   [/cannot allocate memory|out of memory/i, 'UNAVAILABLE'],

@@ -1,5 +1,5 @@
 import type { Command } from './command.ts';
-import { ZvolError } from './errors.ts';
+import type { ZvolError } from './errors.ts';
 import { classify } from './words.ts';
 
 /** Milliseconds for a question about one thing, for one about everything there is, and for a change. */
@@ -69,10 +69,10 @@ export class Zfs {
     ...words: readonly string[]
   ): Promise<Readonly<Record<string, unknown>> | undefined> {
     if (!this.#programs) return undefined;
-    const { exitCode, stdout, stderr } = await this.#command(
-      ['zfs', 'program', '-j', pool, '-', ...words],
-      { deadline: changeDeadline, input: script },
-    );
+    const { exitCode, stdout, stderr } = await this.#command(['zfs', 'program', '-j', pool, '-', ...words], {
+      deadline: changeDeadline,
+      input: script,
+    });
     if (exitCode === 0) {
       const { return: returned } = JSON.parse(stdout) as { return?: unknown };
       return (returned ?? {}) as Readonly<Record<string, unknown>>;

@@ -50,9 +50,7 @@ function destroyed(zfs: FakeZfs, [volume = '']: readonly string[]): Returned {
   if (!isVolume(zfs, volume)) return { outcome: 'none' };
   const snapshots = zfs.snapshotsOf(volume);
   const isNeeded = (each: string): boolean =>
-    own(zfs, each, property.template) !== '' ||
-    zfs.get(each).holds.size > 0 ||
-    zfs.clonesOf(each).length > 0;
+    own(zfs, each, property.template) !== '' || zfs.get(each).holds.size > 0 || zfs.clonesOf(each).length > 0;
   if (snapshots.some(isNeeded)) return { outcome: 'needed' };
   if (zfs.isOpen(volume)) return { outcome: 'busy' };
   const gone = {

@@ -194,7 +194,10 @@ export class FakeZfs {
     if (this.datasets.has(name)) return refuse(`cannot create snapshot '${name}': dataset already exists`);
     const [volume = ''] = name.split('@');
     if (!this.datasets.has(volume)) return refuse(`cannot open '${volume}': dataset does not exist`);
-    this.takeSnapshot(name, (flags.get('-o') ?? []).map((text) => text.split('=') as [string, string]));
+    this.takeSnapshot(
+      name,
+      (flags.get('-o') ?? []).map((text) => text.split('=') as [string, string]),
+    );
     return done;
   }
 

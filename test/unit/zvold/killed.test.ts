@@ -63,7 +63,14 @@ async function furnish(): Promise<void> {
   for (const words of [
     ['create', 'tank/.zvold'],
     ['create', '-s', '-b', '16384', '-V', String(MiB), 'tank/.zvold/job'],
-    ['snapshot', '-o', `${property.template}=image`, '-o', `${property.templateId}=job`, 'tank/.zvold/job@img'],
+    [
+      'snapshot',
+      '-o',
+      `${property.template}=image`,
+      '-o',
+      `${property.templateId}=job`,
+      'tank/.zvold/job@img',
+    ],
   ])
     await fake.command(['zfs', ...words], { deadline: 1 });
 }
@@ -90,49 +97,54 @@ const operations: readonly (readonly [what: string, run: (keeper: Keeper) => Pro
   ],
 ];
 
-const walks = [true, false].flatMap((programs) => operations.map(([what, run]) => [what, programs, run] as const));
+const walks = [true, false].flatMap((programs) =>
+  operations.map(([what, run]) => [what, programs, run] as const),
+);
 
 describe('a daemon that is killed behind each change of an operation', () => {
-  it.each(walks)('%s, programs %s: it is done or undone, and can be asked for again', async (_, programs, run) => {
-    fake = new FakeZfs();
-    fake.programs = programs;
-    await furnish();
-    const start = new Map([...fake.datasets].map(([name, set]) => [name, structuredClone(set)]));
-    const restore = (): void => {
-      fake.datasets.clear();
-      for (const [name, set] of start) fake.datasets.set(name, structuredClone(set));
-    };
-    await run(daemon());
-    const after = state();
-    for (let at = 1; ; at += 1) {
-      restore();
-      let seen = 0;
-      let dead: () => void = () => undefined;
-      const died = new Promise<'died'>((resolve) => (dead = () => resolve('died')));
-      fake.before = (argv) => {
-        // Whatever it asks from then on, it never hears of.
-        if (seen === at) {
-          dead();
-          return new Promise(() => undefined);
-        }
-        if (changes.test(argv[1] ?? '')) seen += 1;
+  it.each(walks)(
+    '%s, programs %s: it is done or undone, and can be asked for again',
+    async (_, programs, run) => {
+      fake = new FakeZfs();
+      fake.programs = programs;
+      await furnish();
+      const start = new Map([...fake.datasets].map(([name, set]) => [name, structuredClone(set)]));
+      const restore = (): void => {
+        fake.datasets.clear();
+        for (const [name, set] of start) fake.datasets.set(name, structuredClone(set));
       };
-      const ended = await Promise.race([run(daemon()).then(() => 'ended'), died]);
-      fake.before = () => undefined;
-      if (ended === 'ended' && seen < at) break;
-      const next = daemon();
-      const told = await recoveredBy(next);
-      // Nothing lies about: what is left of zvold's own is a template.
-      const { templates, unfinished } = await inventory(next);
-      expect(unfinished).toEqual([]);
-      const zvols = [...fake.datasets.keys()].filter((name) => /^tank\/\.zvold\/[^@]+$/.test(name));
-      expect(zvols).toEqual(templates.some(({ name }) => name === 'image') ? ['tank/.zvold/job'] : []);
-      if (told.length > 0) expect(told).toEqual(['the unfinished tank/.zvold/job was destroyed']);
-      await run(next).catch((error: unknown) => {
-        // It was done, and is not there, or is there, to be done again.
-        expect((error as ZvolError).code).toMatch(/^(NOT_FOUND|ALREADY_EXISTS)$/);
-      });
-      expect(state(), `change ${at}`).toBe(after);
-    }
-  });
+      await run(daemon());
+      const after = state();
+      for (let at = 1; ; at += 1) {
+        restore();
+        let seen = 0;
+        let dead: () => void = () => undefined;
+        const died = new Promise<'died'>((resolve) => (dead = () => resolve('died')));
+        fake.before = (argv) => {
+          // Whatever it asks from then on, it never hears of.
+          if (seen === at) {
+            dead();
+            return new Promise(() => undefined);
+          }
+          if (changes.test(argv[1] ?? '')) seen += 1;
+        };
+        const ended = await Promise.race([run(daemon()).then(() => 'ended'), died]);
+        fake.before = () => undefined;
+        if (ended === 'ended' && seen < at) break;
+        const next = daemon();
+        const told = await recoveredBy(next);
+        // Nothing lies about: what is left of zvold's own is a template.
+        const { templates, unfinished } = await inventory(next);
+        expect(unfinished).toEqual([]);
+        const zvols = [...fake.datasets.keys()].filter((name) => /^tank\/\.zvold\/[^@]+$/.test(name));
+        expect(zvols).toEqual(templates.some(({ name }) => name === 'image') ? ['tank/.zvold/job'] : []);
+        if (told.length > 0) expect(told).toEqual(['the unfinished tank/.zvold/job was destroyed']);
+        await run(next).catch((error: unknown) => {
+          // It was done, and is not there, or is there, to be done again.
+          expect((error as ZvolError).code).toMatch(/^(NOT_FOUND|ALREADY_EXISTS)$/);
+        });
+        expect(state(), `change ${at}`).toBe(after);
+      }
+    },
+  );
 });

@@ -77,7 +77,9 @@ describe('a snapshot', () => {
     fake.programs = false;
     await create('data');
     expect(await createSnapshot(keeper, 'data', 'first', 'mine')).toMatchObject({ id: 'mine', size: MiB });
-    await expect(createSnapshot(keeper, 'data', 'first', '')).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
+    await expect(createSnapshot(keeper, 'data', 'first', '')).rejects.toMatchObject({
+      code: 'ALREADY_EXISTS',
+    });
     await deleteVolume(keeper, 'data');
     await expect(deleteVolume(keeper, 'data')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     expect([...fake.datasets.keys()]).toEqual(['tank']);
@@ -225,16 +227,17 @@ describe('an id', () => {
 
 it('all operations at once, on the same things, end', async () => {
   await template();
-  const work = Array.from({ length: 48 }, (_, at) => {
+  const work = Array.from({ length: 48 }, async (_, at) => {
     const name = `v${at % 4}`;
-    return [
+    const works: readonly (() => Promise<unknown>)[] = [
       () => create(name, at % 2 === 0 ? `id-${at % 4}` : ''),
       () => cloneTemplate(keeper, { template: 'base', name, id: at % 3 === 0 ? `id-${at % 4}` : '' }),
       () => createSnapshot(keeper, name, `s${at}`, ''),
       () => renameVolume(keeper, name, `v${(at + 1) % 4}`),
       () => deleteVolume(keeper, name),
       () => createTemplate(keeper, { name: `t${at % 3}`, volume: name, snapshot: `s${at - 6}`, id: '' }),
-    ][at % 6]?.();
+    ];
+    await works[at % works.length]?.();
   });
   const ended = await Promise.allSettled(work);
   expect(ended).toHaveLength(48);

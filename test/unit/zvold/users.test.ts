@@ -18,7 +18,12 @@ async function file(name: string, text = ''): Promise<string> {
 
 async function process(
   pid: string,
-  { name, mounts = '', view = 'mnt:[1]', open }: { name: string; mounts?: string; view?: string; open?: string },
+  {
+    name,
+    mounts = '',
+    view = 'mnt:[1]',
+    open,
+  }: { name: string; mounts?: string; view?: string; open?: string },
 ): Promise<void> {
   await file(`proc/${pid}/comm`, `${name}\n`);
   await file(`proc/${pid}/mountinfo`, mounts);

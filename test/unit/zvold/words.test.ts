@@ -8,18 +8,21 @@ const words: readonly (readonly [stderr: string, code: string])[] = [
   ["cannot open 'tank': no such pool", 'UNAVAILABLE'],
   ["cannot open 'tank': dataset does not exist", 'UNAVAILABLE'],
   ["cannot open 'tank': pool I/O is currently suspended", 'UNAVAILABLE'],
-  ["cannot iterate filesystems: pool I/O is currently suspended", 'UNAVAILABLE'],
+  ['cannot iterate filesystems: pool I/O is currently suspended', 'UNAVAILABLE'],
   ["cannot open 'tank': one or more devices is currently unavailable", 'UNAVAILABLE'],
   ["cannot open 'tank': pool is unavailable", 'UNAVAILABLE'],
-  ['The ZFS modules are not loaded.\nTry running \'modprobe zfs\' as root to load them.', 'UNAVAILABLE'],
-  ["The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n/dev/zfs and /proc/self/mounts are required.", 'UNAVAILABLE'],
+  ["The ZFS modules are not loaded.\nTry running 'modprobe zfs' as root to load them.", 'UNAVAILABLE'],
+  [
+    "The ZFS modules cannot be auto-loaded.\nTry running 'modprobe zfs' as root to manually load them.\n/dev/zfs and /proc/self/mounts are required.",
+    'UNAVAILABLE',
+  ],
   ['Permission denied the ZFS utilities must be run as root.', 'UNAVAILABLE'],
   ["cannot create 'tank/data': out of space", 'RESOURCE_EXHAUSTED'],
   ["cannot create 'tank/data': quota exceeded", 'RESOURCE_EXHAUSTED'],
   ["cannot create snapshot 'tank/data@a': out of space", 'RESOURCE_EXHAUSTED'],
   ["cannot set property for 'tank/data': size is greater than available space", 'RESOURCE_EXHAUSTED'],
   ["cannot set property for 'tank/data': out of space", 'RESOURCE_EXHAUSTED'],
-  ["cannot receive new filesystem stream: out of space", 'RESOURCE_EXHAUSTED'],
+  ['cannot receive new filesystem stream: out of space', 'RESOURCE_EXHAUSTED'],
   ["cannot create 'tank/data': dataset already exists", 'ALREADY_EXISTS'],
   ["cannot create snapshot 'tank/data@a': dataset already exists", 'ALREADY_EXISTS'],
   ["cannot hold snapshot 'tank/data@a': tag already exists on this dataset", 'ALREADY_EXISTS'],
@@ -28,20 +31,47 @@ const words: readonly (readonly [stderr: string, code: string])[] = [
   ["cannot release hold from snapshot 'tank/data@a': no such tag on this dataset", 'NOT_FOUND'],
   ['could not find any snapshots to destroy; check snapshot names.', 'NOT_FOUND'],
   ["cannot destroy 'tank/data': dataset is busy", 'FAILED_PRECONDITION'],
-  ["cannot destroy 'tank/data': volume has children\nuse '-r' to destroy the following datasets:\ntank/data@a", 'FAILED_PRECONDITION'],
-  ["cannot destroy 'tank/data@a': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\ntank/copy", 'FAILED_PRECONDITION'],
-  ["cannot destroy snapshot tank/data@a: dataset is busy", 'FAILED_PRECONDITION'],
-  ["cannot rollback to 'tank/data@a': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\ntank/data@b", 'FAILED_PRECONDITION'],
+  [
+    "cannot destroy 'tank/data': volume has children\nuse '-r' to destroy the following datasets:\ntank/data@a",
+    'FAILED_PRECONDITION',
+  ],
+  [
+    "cannot destroy 'tank/data@a': snapshot has dependent clones\nuse '-R' to destroy the following datasets:\ntank/copy",
+    'FAILED_PRECONDITION',
+  ],
+  ['cannot destroy snapshot tank/data@a: dataset is busy', 'FAILED_PRECONDITION'],
+  [
+    "cannot rollback to 'tank/data@a': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:\ntank/data@b",
+    'FAILED_PRECONDITION',
+  ],
   ["cannot export 'tank': pool is busy", 'FAILED_PRECONDITION'],
-  ["cannot receive incremental stream: destination tank/data has been modified\nsince most recent snapshot", 'FAILED_PRECONDITION'],
+  [
+    'cannot receive incremental stream: destination tank/data has been modified\nsince most recent snapshot',
+    'FAILED_PRECONDITION',
+  ],
   ["cannot set property for 'tank/data': pool is read-only", 'FAILED_PRECONDITION'],
-  ["invalid vdev specification\nuse '-f' to override the following errors:\n/dev/loop3 is part of active pool 'testpool'", 'FAILED_PRECONDITION'],
-  ["invalid vdev specification\nuse '-f' to override the following errors:\n/dev/loop3 contains a filesystem of type 'ext4'", 'FAILED_PRECONDITION'],
-  ["invalid vdev specification\nthe following errors must be manually repaired:\n/dev/vda1 is currently mounted on /", 'FAILED_PRECONDITION'],
-  ["cannot create 'tank': one or more vdevs refer to the same device, or one of\nthe devices is part of an active md or lvm device", 'FAILED_PRECONDITION'],
+  [
+    "invalid vdev specification\nuse '-f' to override the following errors:\n/dev/loop3 is part of active pool 'testpool'",
+    'FAILED_PRECONDITION',
+  ],
+  [
+    "invalid vdev specification\nuse '-f' to override the following errors:\n/dev/loop3 contains a filesystem of type 'ext4'",
+    'FAILED_PRECONDITION',
+  ],
+  [
+    'invalid vdev specification\nthe following errors must be manually repaired:\n/dev/vda1 is currently mounted on /',
+    'FAILED_PRECONDITION',
+  ],
+  [
+    "cannot create 'tank': one or more vdevs refer to the same device, or one of\nthe devices is part of an active md or lvm device",
+    'FAILED_PRECONDITION',
+  ],
   ["cannot create 'tank/data': invalid property 'volsize'", 'INVALID_ARGUMENT'],
   ["cannot create 'tank/data': 'volblocksize' must be power of 2 from 512B to 128KB", 'INVALID_ARGUMENT'],
-  ["cannot set property for 'tank/data': 'volsize' must be a multiple of volume block size (16K)", 'INVALID_ARGUMENT'],
+  [
+    "cannot set property for 'tank/data': 'volsize' must be a multiple of volume block size (16K)",
+    'INVALID_ARGUMENT',
+  ],
   ["cannot create 'tank/data': name is too long", 'INVALID_ARGUMENT'],
   ["cannot destroy 'tank/data': I/O error", 'DATA_LOSS'],
   ['internal error: cannot iterate: Unknown error 1024', 'INTERNAL'],
@@ -82,7 +112,9 @@ describe('"does not exist"', () => {
     new Zfs(() => Promise.resolve({ exitCode: 1, stdout: '', stderr: missing }), confirm);
 
   it('is so only while the pool is there', async () => {
-    await expect(zfs(() => Promise.resolve()).ask('zfs', 'list')).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(zfs(() => Promise.resolve()).ask('zfs', 'list')).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
     const away = (): Promise<void> => Promise.reject(new ZvolError('UNAVAILABLE', 'it went away'));
     await expect(zfs(away).ask('zfs', 'list')).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     await expect(zfs(away).change('zfs', 'destroy')).rejects.toMatchObject({ code: 'UNAVAILABLE' });
