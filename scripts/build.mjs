@@ -6,20 +6,17 @@ import typescript from 'typescript';
 
 const { version } = JSON.parse(await readFile('package.json', 'utf8'));
 
-// Two of gRPC's own services read their contracts from files beside themselves, which a bundle does not have: they get them
-// as they would have read them.
+// gRPC's reflection reads its contracts from files beside itself, which a bundle does not have: it gets them as it would have
+// read them.
 const inlineContracts = {
   name: 'inline-contracts',
   setup({ onLoad }) {
-    const contracts = {
-      'grpc-health-check/build/src/health.js': 'grpc-health-check/proto/health/v1/health.proto',
-      ...Object.fromEntries(
-        ['v1', 'v1alpha'].map((name) => [
-          `@grpc/reflection/build/src/implementations/reflection-${name}.js`,
-          `@grpc/reflection/build/proto/grpc/reflection/${name}/reflection.proto`,
-        ]),
-      ),
-    };
+    const contracts = Object.fromEntries(
+      ['v1', 'v1alpha'].map((name) => [
+        `@grpc/reflection/build/src/implementations/reflection-${name}.js`,
+        `@grpc/reflection/build/proto/grpc/reflection/${name}/reflection.proto`,
+      ]),
+    );
     for (const [module, file] of Object.entries(contracts)) {
       onLoad({ filter: new RegExp(`/node_modules/${module.replaceAll('.', '\\.')}$`) }, async ({ path }) => {
         const contract = JSON.stringify((await protobuf.load(`node_modules/${file}`)).toJSON());

@@ -7,6 +7,8 @@ export interface CommandOptions {
   readonly signal?: AbortSignal | undefined;
   /** Told standard output as it comes, which is not kept then. */
   readonly onOutput?: (text: string) => void;
+  /** What the program reads; nothing without. */
+  readonly input?: string | undefined;
 }
 
 /** How a program ended that could be started, and ended by itself. */
@@ -22,40 +24,55 @@ export type Command = (argv: readonly [string, ...string[]], options: CommandOpt
 /** What programs say is matched, so it has to be in one language. */
 const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
 
+/** Milliseconds in which a program that was killed ends, unless it waits for a disk, which no signal reaches. */
+const killGrace = 2_000;
+
 /**
  * Runs a program of the machine.
- * @throws ZvolError `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` if it can't be started
+ * @throws ZvolError `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` if it can't be started or somebody else killed it
  */
-export const runCommand: Command = (argv, { deadline, signal, onOutput }) =>
+export const runCommand: Command = (argv, { deadline, signal, onOutput, input }) =>
   new Promise((resolve, reject) => {
     const [program, ...args] = argv;
     const timer = AbortSignal.timeout(deadline);
     const either = signal ? AbortSignal.any([signal, timer]) : timer;
     if (either.aborted) return reject(new ZvolError('CANCELLED', `${program} was not started any more`));
-    const child = spawn(program, args, { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, args, {
+      env: environment,
+      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+    });
     const output = { stdout: '', stderr: '' };
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       if (onOutput) onOutput(text);
       else output.stdout += text;
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
-    const kill = (): void => void child.kill('SIGKILL');
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
+    // One that ends before it has read all of it says itself why.
+    child.stdin?.on('error', () => undefined).end(input);
+    let hopeless: NodeJS.Timeout | undefined;
+    const killed = (by: NodeJS.Signals | undefined): ZvolError => {
+      const what = argv.slice(0, 2).join(' ');
+      if (signal?.aborted) return new ZvolError('CANCELLED', `${what} was ended`);
+      return timer.aborted
+        ? new ZvolError('DEADLINE_EXCEEDED', `${what} did not end in ${deadline / 1000} s, and was killed`)
+        : new ZvolError('UNAVAILABLE', `${what} was killed by ${by ?? 'somebody'}`);
+    };
+    const kill = (): void => {
+      child.kill('SIGKILL');
+      hopeless = setTimeout(() => reject(killed(undefined)), killGrace);
+    };
+    const settled = (): void => {
+      clearTimeout(hopeless);
+      either.removeEventListener('abort', kill);
+    };
     either.addEventListener('abort', kill, { once: true });
     child.once('error', (error) => {
-      either.removeEventListener('abort', kill);
+      settled();
       reject(new ZvolError('UNAVAILABLE', `${program} can't be started: ${error.message}`, error));
     });
-    child.once('close', (exitCode, killedBy) => {
-      either.removeEventListener('abort', kill);
-      if (exitCode !== null) resolve({ exitCode, ...output });
-      else if (signal?.aborted) reject(new ZvolError('CANCELLED', `${program} was ended`));
-      else if (timer.aborted)
-        reject(
-          new ZvolError(
-            'DEADLINE_EXCEEDED',
-            `${argv.slice(0, 2).join(' ')} did not end in ${deadline / 1000} s`,
-          ),
-        );
-      else reject(new ZvolError('INTERNAL', `${program} was ended by ${String(killedBy)}`));
+    child.once('close', (exitCode, by) => {
+      settled();
+      if (exitCode === null) reject(killed(by ?? undefined));
+      else resolve({ exitCode, ...output });
     });
   });

@@ -19,6 +19,11 @@ const longestQueue = 1000;
 export class Hub {
   readonly #watchers = new Set<Watcher>();
 
+  /** Whether there is anybody to be told: what nobody hears of need not be asked for. */
+  get isWatched(): boolean {
+    return this.#watchers.size > 0;
+  }
+
   tell(change: Change): void {
     for (const watcher of this.#watchers) watcher.add({ ...change, time: Date.now() });
   }

@@ -1,5 +1,6 @@
-import type { Inventory, Snapshot, Template, Volume, Zvol } from './model.ts';
 import { ZvolError } from './errors.ts';
+import type { Inventory, Snapshot, Template, Volume, Zvol } from './model.ts';
+import { isName, ownIdPrefix } from './names.ts';
 import type { Zfs } from './zfs.ts';
 
 /** Datasets of zvold's own in a pool: zvols of templates that were imported, and of imports that go on. */
@@ -12,7 +13,7 @@ export const property = {
   /** On a snapshot: the name and the id of the template that it is. */
   template: 'zfsdev:template',
   templateId: 'zfsdev:template-id',
-  /** On a zvol: the id of the import that has not finished it. */
+  /** On a zvol: the id of the import that has not finished it. The next start of the daemon takes it away. */
   import: 'zfsdev:import',
 } as const;
 
@@ -21,19 +22,24 @@ const columns = [
   ...['refreservation', 'origin', 'userrefs', 'defer_destroy', 'clones'],
   ...[property.volumeId, property.snapshotId, property.template, property.templateId, property.import],
 ] as const;
+type Column = (typeof columns)[number];
 
-type Row = ReadonlyMap<string, string>;
+const placeOf = new Map(columns.map((column, index) => [column, index]));
+
+/** The fields of a line. */
+type Row = readonly string[];
+
+const list = ['list', '-Hp', '-t', 'volume,snapshot', '-o', columns.join(',')] as const;
 
 /**
  * All volumes, snapshots and templates of a pool, by one question to ZFS however many there are.
  * @throws ZvolError `UNAVAILABLE` if the pool is not there or can't be asked
  */
 export async function takeInventory(zfs: Zfs, pool: string): Promise<Inventory> {
-  const lines = await zfs.ask(
-    'zfs',
-    ...['list', '-Hp', '-r', '-t', 'volume,snapshot', '-o', columns.join(','), '-s', 'createtxg', pool],
-  );
-  return sortOut(pool, lines.map(rowOf));
+  const rows: Row[] = [];
+  // ZFS lists the snapshots of a volume in the order in which they were taken.
+  await zfs.survey(['zfs', ...list, '-r', pool], (fields) => rows.push(fields));
+  return sortOut(pool, rows);
 }
 
 /**
@@ -41,103 +47,155 @@ export async function takeInventory(zfs: Zfs, pool: string): Promise<Inventory> 
  * @returns undefined if there is none. @throws ZvolError `UNAVAILABLE`
  */
 export async function readVolume(zfs: Zfs, pool: string, name: string): Promise<Volume | undefined> {
-  if (!/^[A-Za-z0-9][A-Za-z0-9_.:-]*$/.test(name)) return undefined;
-  const list = (more: readonly string[]): Promise<string[][]> =>
-    zfs.ask('zfs', ...['list', '-Hp', '-o', columns.join(','), ...more]);
-  let lines: string[][];
+  if (!isName(name)) return undefined;
+  const rows = await unlessMissing(zfs.ask('zfs', ...list, '-r', `${pool}/${name}`));
+  const found = rows && sortOut(pool, rows).volumes.find((volume) => volume.name === name);
+  if (!found || found.origin === '') return found;
+  // The template it was cloned from is a snapshot elsewhere.
+  const [origin] = (await unlessMissing(zfs.ask('zfs', ...list, found.origin))) ?? [];
+  return { ...found, template: origin ? textOf(origin, property.template) : '' };
+}
+
+/**
+ * A volume that was just made and has no snapshots, together with the snapshot it was cloned from: by one question.
+ * @returns undefined if one of them is not there. @throws ZvolError `UNAVAILABLE`
+ */
+export async function readFresh(
+  zfs: Zfs,
+  pool: string,
+  name: string,
+  origin: string,
+): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined } | undefined> {
+  const dataset = `${pool}/${name}`;
+  const words = origin === '' ? [dataset] : [dataset, origin];
+  const rows = (await unlessMissing(zfs.ask('zfs', ...list, ...words))) ?? [];
+  const row = rows.find((each) => textOf(each, 'name') === dataset);
+  const from = rows.find((each) => textOf(each, 'name') === origin);
+  if (!row || (origin !== '' && !from)) return undefined;
+  const template = from ? textOf(from, property.template) : '';
+  return { volume: volumeOf(pool, zvolOf(row, []), template), origin: from && snapshotOf(from) };
+}
+
+/** The name of the volume with an id, whether a caller gave it or ZFS. @returns undefined if there is none */
+export async function findVolumeName(zfs: Zfs, pool: string, id: string): Promise<string | undefined> {
+  if (id === '') return undefined;
+  let found: string | undefined;
+  const wanted = ['name', 'guid', property.volumeId, property.import];
+  await zfs.survey(
+    ['zfs', 'list', '-Hp', '-t', 'volume', '-o', wanted.join(','), '-r', pool],
+    ([dataset = '', guid, given, unfinished]) => {
+      const name = dataset.slice(pool.length + 1);
+      const own = given === undefined || given === '-' || given === '' ? `${ownIdPrefix}${guid}` : given;
+      const whole = unfinished === undefined || unfinished === '-' || unfinished === '';
+      if (own === id && whole && !name.includes('/')) found = name;
+    },
+  );
+  return found;
+}
+
+async function unlessMissing<T>(question: Promise<T>): Promise<T | undefined> {
   try {
-    lines = await list(['-r', '-t', 'volume,snapshot', '-s', 'createtxg', `${pool}/${name}`]);
+    return await question;
   } catch (error) {
     if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
     throw error;
   }
-  const rows = lines.map(rowOf);
-  const { volumes } = sortOut(pool, rows);
-  const found = volumes.find((volume) => volume.name === name);
-  if (!found || found.origin === '') return found;
-  // The template it was cloned from is a snapshot elsewhere.
-  const [origin] = (await list(['-t', 'snapshot', found.origin])).map(rowOf);
-  return { ...found, template: origin?.get(property.template) ?? '' };
 }
 
-function rowOf(fields: readonly string[]): Row {
-  return new Map(
-    columns.map((column, index) => [column, fields[index] === '-' ? '' : (fields[index] ?? '')]),
-  );
+function textOf(row: Row, column: Column): string {
+  const field = row[placeOf.get(column) ?? -1];
+  return field === undefined || field === '-' ? '' : field;
 }
 
 /** Told apart by ZFS's own number where nobody gave an id: it never changes, and no other dataset has it. */
-const idOf = (row: Row, name: string): string => row.get(name) || `guid-${row.get('guid') ?? ''}`;
+function idOf(row: Row, name: Column): string {
+  return textOf(row, name) || `${ownIdPrefix}${textOf(row, 'guid')}`;
+}
 
-const numberOf = (row: Row, column: (typeof columns)[number]): number => Number(row.get(column) || 0);
+function numberOf(row: Row, column: Column): number {
+  return Number(textOf(row, column) || 0);
+}
 
 function sortOut(pool: string, rows: readonly Row[]): Inventory {
   const snapshots = new Map<string, Snapshot[]>();
   for (const row of rows) {
-    if (row.get('type') !== 'snapshot') continue;
-    const [dataset = ''] = (row.get('name') ?? '').split('@');
-    snapshots.set(dataset, [...(snapshots.get(dataset) ?? []), snapshotOf(row)]);
+    if (textOf(row, 'type') !== 'snapshot') continue;
+    const name = textOf(row, 'name');
+    const dataset = name.slice(0, name.indexOf('@'));
+    const those = snapshots.get(dataset);
+    if (those) those.push(snapshotOf(row));
+    else snapshots.set(dataset, [snapshotOf(row)]);
   }
-  const zvols = rows
-    .filter((row) => row.get('type') === 'volume')
-    .map((row) => ({ row, zvol: zvolOf(row, snapshots.get(row.get('name') ?? '') ?? []) }));
-  const inOwn = ({ dataset }: Zvol): boolean => dataset.startsWith(`${pool}/${ownFolder}/`);
-  const unfinished = zvols.filter(({ row }) => row.get(property.import) !== '').map(({ zvol }) => zvol);
-  const whole = zvols.filter(({ row }) => row.get(property.import) === '').map(({ zvol }) => zvol);
-  const named = (zvol: Zvol): boolean =>
-    !inOwn(zvol) && zvol.dataset.slice(pool.length + 1).split('/').length === 1;
-  const templateSnapshots = new Map(
+  const [whole, unfinished]: [Zvol[], Zvol[]] = [[], []];
+  for (const row of rows) {
+    if (textOf(row, 'type') !== 'volume') continue;
+    const zvol = zvolOf(row, snapshots.get(textOf(row, 'name')) ?? []);
+    (textOf(row, property.import) === '' ? whole : unfinished).push(zvol);
+  }
+  const templateNames = new Map(
     whole.flatMap((zvol) =>
-      zvol.snapshots.map((snapshot) => [snapshot.fullName, { zvol, snapshot }] as const),
+      zvol.snapshots.map(({ fullName, template }) => [fullName, template?.name] as const),
     ),
   );
-  const volumes = whole.filter(named).map((zvol): Volume => ({
-    ...zvol,
-    name: zvol.dataset.slice(pool.length + 1),
-    path: `/dev/zvol/${zvol.dataset}`,
-    template: templateSnapshots.get(zvol.origin)?.snapshot.template?.name ?? '',
-  }));
-  const byDataset = new Map(volumes.map(({ dataset, name }) => [dataset, name]));
-  const templates = [...templateSnapshots.values()].flatMap(({ zvol, snapshot }): Template[] =>
-    snapshot.template
-      ? [
-          {
-            ...snapshot.template,
-            snapshot,
-            sourceVolume: byDataset.get(zvol.dataset) ?? '',
-            size: zvol.size,
-            clones: snapshot.clones.map((dataset) => byDataset.get(dataset) ?? dataset).sort(),
-          },
-        ]
-      : [],
-  );
-  return { volumes: volumes.sort(byName), templates: templates.sort(byName), unfinished };
+  const volumes = whole
+    .filter(({ dataset }) => !dataset.slice(pool.length + 1).includes('/'))
+    .map((zvol) => volumeOf(pool, zvol, templateNames.get(zvol.origin) ?? ''));
+  return {
+    volumes: volumes.sort(byName),
+    templates: templatesOf(whole, new Map(volumes.map(({ dataset, name }) => [dataset, name]))),
+    unfinished,
+  };
+}
+
+function templatesOf(zvols: readonly Zvol[], names: ReadonlyMap<string, string>): Template[] {
+  const found: Template[] = [];
+  for (const zvol of zvols)
+    for (const snapshot of zvol.snapshots) {
+      if (!snapshot.template) continue;
+      found.push({
+        ...snapshot.template,
+        snapshot,
+        sourceVolume: names.get(zvol.dataset) ?? '',
+        size: snapshot.size,
+        blockSize: zvol.blockSize,
+        clones: snapshot.clones.map((dataset) => names.get(dataset) ?? dataset).sort(),
+      });
+    }
+  return found.sort(byName);
 }
 
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {
   return a.name < b.name ? -1 : 1;
 }
 
+function volumeOf(pool: string, zvol: Zvol, template: string): Volume {
+  return { ...zvol, name: zvol.dataset.slice(pool.length + 1), path: `/dev/zvol/${zvol.dataset}`, template };
+}
+
 function snapshotOf(row: Row): Snapshot {
-  const fullName = row.get('name') ?? '';
-  const template = row.get(property.template);
+  const fullName = textOf(row, 'name');
+  const template = textOf(row, property.template);
   return {
     id: idOf(row, property.snapshotId),
     name: fullName.slice(fullName.indexOf('@') + 1),
     fullName,
+    guid: textOf(row, 'guid'),
+    size: numberOf(row, 'volsize'),
     used: numberOf(row, 'used'),
     referenced: numberOf(row, 'referenced'),
     created: numberOf(row, 'creation'),
     holds: numberOf(row, 'userrefs'),
-    clones: (row.get('clones') ?? '').split(',').filter((name) => name !== ''),
-    deferred: row.get('defer_destroy') === 'on',
+    clones: textOf(row, 'clones')
+      .split(',')
+      .filter((name) => name !== ''),
+    deferred: textOf(row, 'defer_destroy') === 'on',
     ...(template ? { template: { name: template, id: idOf(row, property.templateId) } } : {}),
   };
 }
 
 function zvolOf(row: Row, snapshots: readonly Snapshot[]): Zvol {
   return {
-    dataset: row.get('name') ?? '',
+    dataset: textOf(row, 'name'),
     id: idOf(row, property.volumeId),
     size: numberOf(row, 'volsize'),
     used: numberOf(row, 'used'),
@@ -146,7 +204,7 @@ function zvolOf(row: Row, snapshots: readonly Snapshot[]): Zvol {
     blockSize: numberOf(row, 'volblocksize'),
     compressionRatio: numberOf(row, 'compressratio'),
     created: numberOf(row, 'creation'),
-    origin: row.get('origin') ?? '',
+    origin: textOf(row, 'origin'),
     snapshots,
   };
 }

@@ -1,12 +1,16 @@
 import { randomUUID } from 'node:crypto';
+import type { Command } from './command.ts';
 import { ZvolError } from './errors.ts';
-import type { Hub } from './hub.ts';
-import { findVolume, takeInventory, readVolume } from './inventory.ts';
-import type { Locks } from './locks.ts';
+import { Hub } from './hub.ts';
+import { findVolume, findVolumeName, readVolume, takeInventory } from './inventory.ts';
+import { lockOf, Locks } from './locks.ts';
 import type { Machine } from './machine.ts';
-import type { Inventory, Volume } from './model.ts';
+import type { Inventory, Template, Volume } from './model.ts';
 import { checkId } from './names.ts';
-import type { Zfs } from './zfs.ts';
+import { PoolWatch } from './pool-watch.ts';
+import { Zfs } from './zfs.ts';
+
+export { lockOf } from './locks.ts';
 
 /** What all operations on one pool share. */
 export interface Keeper {
@@ -15,31 +19,57 @@ export interface Keeper {
   readonly machine: Machine;
   readonly locks: Locks;
   readonly hub: Hub;
+  readonly watch: PoolWatch;
+  /** Templates as they were last seen, by name and by id; what is made of them is compared with the pool. */
+  readonly templates: Map<string, Template>;
+  /** Datasets of zvold's own that it is at now: no leftovers of an earlier run. */
+  readonly atWork: Set<string>;
+}
+
+export function newKeeper(pool: string, command: Command, machine: Machine): Keeper {
+  const watch = new PoolWatch(machine, pool);
+  return {
+    pool,
+    zfs: new Zfs(command, () => watch.require()),
+    machine,
+    locks: new Locks(),
+    hub: new Hub(),
+    watch,
+    templates: new Map(),
+    atWork: new Set(),
+  };
 }
 
 /**
  * Looks first whether the pool is there and answers: on one that is suspended, `zfs` itself would hang.
  * @throws ZvolError `UNAVAILABLE`
  */
-export async function requirePool({ machine, pool }: Keeper): Promise<void> {
-  const state = await machine.poolState(pool);
-  if (state === undefined) throw new ZvolError('UNAVAILABLE', `the pool ${pool} is not imported`);
-  if (state !== 'ONLINE' && state !== 'DEGRADED')
-    throw new ZvolError('UNAVAILABLE', `the pool ${pool} is ${state}: zpool status ${pool} tells why`);
+export function requirePool({ watch }: Keeper): Promise<void> {
+  return watch.require();
 }
 
 /** @throws ZvolError `UNAVAILABLE` */
 export async function inventory(keeper: Keeper): Promise<Inventory> {
   await requirePool(keeper);
-  return takeInventory(keeper.zfs, keeper.pool);
+  const found = await takeInventory(keeper.zfs, keeper.pool);
+  keeper.templates.clear();
+  for (const template of found.templates) {
+    keeper.templates.set(template.id, template);
+    keeper.templates.set(template.name, template);
+  }
+  return found;
 }
 
 /** A volume by its name, or else by its id. @throws ZvolError `NOT_FOUND`, `UNAVAILABLE` */
 export async function volumeOf(keeper: Keeper, word: string): Promise<Volume> {
   if (word === '') throw new ZvolError('INVALID_ARGUMENT', 'no volume was named');
   await requirePool(keeper);
-  const byName = await readVolume(keeper.zfs, keeper.pool, word);
-  return byName ?? findVolume(await takeInventory(keeper.zfs, keeper.pool), word);
+  const { zfs, pool } = keeper;
+  const byName = await readVolume(zfs, pool, word);
+  if (byName) return byName;
+  const name = await findVolumeName(zfs, pool, word);
+  const byId = name === undefined ? undefined : await readVolume(zfs, pool, name);
+  return byId ?? findVolume({ volumes: [], templates: [], unfinished: [] }, word);
 }
 
 /**
@@ -69,15 +99,6 @@ export function idFor(asked: string): string {
   checkId(asked);
   return asked;
 }
-
-/** What stands for a thing among locks. */
-export const lockOf = {
-  volume: (name: string): string => `volume ${name}`,
-  /** Names and ids of templates are looked up before they are given. */
-  templates: 'templates',
-  /** So are ids that callers bring along. */
-  ids: 'ids',
-} as const;
 
 /** A thing that something stands in the way of, with all of it. @throws ZvolError `FAILED_PRECONDITION` */
 export function refuseFor(what: string, obstacles: readonly string[]): void {

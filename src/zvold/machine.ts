@@ -1,7 +1,7 @@
-import { existsSync } from 'node:fs';
-import { open, readdir, readFile, readlink, realpath } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
+import { claimsOf, processesWith } from './users.ts';
 
 /** What zvold needs to know of the machine beside ZFS; the tests have one of their own. */
 export interface Machine {
@@ -9,21 +9,27 @@ export interface Machine {
   readonly devices: string;
   /** Waits for a device to come (or to go). @throws ZvolError `DEADLINE_EXCEEDED` */
   awaitDevice(path: string, present: boolean): Promise<void>;
-  /** Who uses a device: mount points and processes, in words; nobody if it is not there. */
+  /**
+   * What the kernel keeps a device for, in words: mounts, swap, LVM and the like, loop devices; nothing if it is not there.
+   * Costs a few reads.
+   */
+  claimsOf(path: string): Promise<string[]>;
+  /** That, and every process that has it open, or a part of it; looks at all processes. */
   usersOf(path: string): Promise<string[]>;
-  /** Has all that was written to a device reach ZFS. */
+  /** Has all that was written to a device reach ZFS. @throws ZvolError `RESOURCE_EXHAUSTED`, `DATA_LOSS` */
   flush(path: string): Promise<void>;
   /** The state of a pool in ZFS's word; undefined if it is not imported. Asks no process, and never hangs. */
   poolState(pool: string): Promise<string | undefined>;
 }
 
-const deviceDeadline = 30_000;
+/** Milliseconds: udev handles one device after the other, and many may come at once where everything is slow. */
+const deviceDeadline = 120_000;
 
 export const thisMachine: Machine = {
   devices: '/dev/zvol',
   awaitDevice: async (path, present) => {
     const end = performance.now() + deviceDeadline;
-    while (existsSync(path) !== present) {
+    while ((await isThere(path)) !== present) {
       if (performance.now() > end)
         throw new ZvolError(
           'DEADLINE_EXCEEDED',
@@ -32,52 +38,49 @@ export const thisMachine: Machine = {
       await delay(5);
     }
   },
-  usersOf: async (path) => {
-    const device = await realpath(path).catch(() => undefined);
-    if (device === undefined) return [];
-    return [...(await mountsOf(device)), ...(await processesWith(device))];
+  claimsOf: (path) => claimsOf(path),
+  usersOf: async (path) => [...(await claimsOf(path)), ...(await processesWith(path))],
+  flush,
+  poolState: async (pool) => {
+    try {
+      return (await readFile(`/proc/spl/kstat/zfs/${pool}/state`, 'utf8')).trim();
+    } catch (error) {
+      if (isMissing(error)) return undefined;
+      throw new ZvolError('UNAVAILABLE', `the state of the pool ${pool} can't be read: ${wordsOf(error)}`);
+    }
   },
-  flush: async (path) => {
-    const file = await open(path, 'r+');
+};
+
+const isMissing = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw new ZvolError('UNAVAILABLE', `${path} can't be looked at: ${wordsOf(error)}`);
+  }
+}
+
+async function flush(path: string): Promise<void> {
+  try {
+    // To read is enough, and closing it then has udev look at nothing.
+    const file = await open(path, 'r');
     try {
       await file.sync();
     } finally {
       await file.close();
     }
-  },
-  poolState: async (pool) => {
-    try {
-      return (await readFile(`/proc/spl/kstat/zfs/${pool}/state`, 'utf8')).trim();
-    } catch {
-      return undefined;
-    }
-  },
-};
-
-/** The device itself, or a partition of it. */
-function belongsTo(device: string, path: string): boolean {
-  return path === device || (path.startsWith(`${device}p`) && /^\d+$/.test(path.slice(device.length + 1)));
-}
-
-async function mountsOf(device: string): Promise<string[]> {
-  const lines = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map((line) => line.split(' '));
-  const sources = await Promise.all(lines.map(([source = '']) => realpath(source).catch(() => source)));
-  return lines.flatMap(([, target = ''], index) =>
-    belongsTo(device, sources[index] ?? '') ? [`mounted at ${target}`] : [],
-  );
-}
-
-async function processesWith(device: string): Promise<string[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
-  const users = await Promise.all(
-    pids.map(async (pid) => {
-      const folder = `/proc/${pid}/fd`;
-      const fds = await readdir(folder).catch(() => []);
-      const targets = await Promise.all(fds.map((fd) => readlink(`${folder}/${fd}`).catch(() => '')));
-      if (!targets.some((target) => belongsTo(device, target))) return undefined;
-      const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '');
-      return `open in ${name.trim() || 'a process'} (${pid})`;
-    }),
-  );
-  return users.filter((user) => user !== undefined);
+  } catch (error) {
+    // Through a device that is not there nothing was written.
+    if (isMissing(error)) return;
+    const full = error instanceof Error && 'code' in error && error.code === 'ENOSPC';
+    throw new ZvolError(
+      full ? 'RESOURCE_EXHAUSTED' : 'DATA_LOSS',
+      `what was written to ${path} did not all reach the pool: ${wordsOf(error)}`,
+      error,
+    );
+  }
 }

@@ -1,18 +1,16 @@
 // zvold: manages the zvols of one pool for clients that speak gRPC. Bundled on its own; Node is all it needs.
 import './older-node.ts';
 import { parseArgs } from 'node:util';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runCommand } from './command.ts';
-import { ZvolError, wordsOf } from './errors.ts';
+import { wordsOf } from './errors.ts';
 import { Exports } from './export.ts';
-import { Hub } from './hub.ts';
 import { Imports } from './imports.ts';
-import type { Keeper } from './keeper.ts';
-import { Locks } from './locks.ts';
+import { newKeeper } from './keeper.ts';
 import { thisMachine } from './machine.ts';
+import { Recovery } from './recovery.ts';
 import { listen, type Tcp } from './server.ts';
-import { Zfs } from './zfs.ts';
 
 declare const ZFSDEV_VERSION: string | undefined;
 
@@ -50,20 +48,12 @@ function socketOf(): string | { fd: number } {
   return values.socket;
 }
 
-/** Tidies up as soon as the pool can be asked, which may be later than the start. */
-async function recoverPatiently(imports: Imports, exports: Exports): Promise<void> {
-  for (;;) {
-    try {
-      for (const line of await imports.recover()) report(line);
-      for (const line of await exports.recover()) report(line);
-      return;
-    } catch (error) {
-      if (!(error instanceof ZvolError) || error.code !== 'UNAVAILABLE') {
-        report(`what an earlier run left could not be tidied up: ${wordsOf(error)}`);
-        return;
-      }
-      await new Promise((resolve) => setTimeout(resolve, 2_000).unref());
-    }
+/** What the kernel's module says of itself, without a process; empty before it is loaded. */
+function versionOfModule(): string {
+  try {
+    return readFileSync('/sys/module/zfs/version', 'utf8').trim();
+  } catch {
+    return '';
   }
 }
 
@@ -71,13 +61,7 @@ async function main(): Promise<void> {
   const { pool, folder } = values;
   if (pool === undefined) throw new Error('--pool NAME is missing');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const keeper: Keeper = {
-    pool,
-    zfs: new Zfs(runCommand),
-    machine: thisMachine,
-    locks: new Locks(),
-    hub: new Hub(),
-  };
+  const keeper = newKeeper(pool, runCommand, thisMachine);
   const policy = {
     folders: values['import-folder'],
     allowLocalAddresses: values['allow-local-addresses'],
@@ -85,19 +69,19 @@ async function main(): Promise<void> {
   };
   const imports = new Imports(keeper, { command: runCommand, policy, folder, atOnce: 2, report });
   const exports = new Exports(keeper, { command: runCommand, folder });
-  const { stdout } = await runCommand(['zfs', 'version'], { deadline: 30_000 });
-  const openzfs = /zfs-kmod-(\S+)/.exec(stdout)?.[1] ?? '';
+  const openzfs = versionOfModule();
   const version = typeof ZFSDEV_VERSION === 'string' ? ZFSDEV_VERSION : '0.0.0';
   const daemon = { keeper, imports, exports, version, openzfs, report };
-  const recovery = recoverPatiently(imports, exports);
+  const recovery = new Recovery([imports, exports], keeper.watch, report);
+  recovery.begin();
   const listener = await listen(daemon, { socket: socketOf(), tcp: tcpOf() });
   report(`managing the pool ${pool}`);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
+      recovery.end();
       void Promise.all([listener.close(), imports.close()]).finally(() => process.exit(0));
     });
   }
-  await recovery;
 }
 
 main().catch((error: unknown) => {

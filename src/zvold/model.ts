@@ -3,6 +3,10 @@ export interface Snapshot {
   readonly id: string;
   readonly name: string;
   readonly fullName: string;
+  /** ZFS's own number for it, which no other dataset ever has. */
+  readonly guid: string;
+  /** Bytes that its volume had when it was taken. */
+  readonly size: number;
   readonly used: number;
   readonly referenced: number;
   readonly created: number;
@@ -45,7 +49,9 @@ export interface Template {
   readonly snapshot: Snapshot;
   /** The volume it was made of; empty for an import. */
   readonly sourceVolume: string;
+  /** Bytes of its snapshot, whatever its volume has grown to since. */
   readonly size: number;
+  readonly blockSize: number;
   /** Names of the volumes that were cloned from it. */
   readonly clones: readonly string[];
 }

@@ -1,3 +1,4 @@
+import { deleteVolume } from './deletion.ts';
 import type { Told } from './hub.ts';
 import type { ImportJob } from './jobs.ts';
 import { inventory, volumeOf } from './keeper.ts';
@@ -7,7 +8,7 @@ import { flag, number, optional, streaming, text, unary, type Handlers, type Mes
 import { madeBy, surveyOf, type Daemon } from './service.ts';
 import { createSnapshot, deleteSnapshot, listSnapshots, rollback } from './snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
-import { createVolume, deleteVolume, resizeVolume } from './volumes.ts';
+import { createVolume, resizeVolume } from './volumes.ts';
 import { ZvolError } from './errors.ts';
 
 /** mvirt.zfs.ZfsService, on the same operations: another form of the same words. */

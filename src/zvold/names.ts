@@ -1,9 +1,17 @@
 import { ZvolError } from './errors.ts';
 
+const pattern = /^[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
+
+/** True for a word that can be the name of a volume in a pool. */
+export function isName(word: string): boolean {
+  return pattern.test(word);
+}
+
+/** What an id begins with that nobody gave: ZFS's own number goes on. */
+export const ownIdPrefix = 'guid-';
+
 /** ZFS takes no more in a full name, its ending zero included. */
 const longestFullName = 255;
-
-const pattern = /^[A-Za-z0-9][A-Za-z0-9_.:-]*$/;
 
 /**
  * Checks a name that becomes part of a dataset's.
@@ -32,6 +40,11 @@ export function checkId(id: string): void {
     throw new ZvolError(
       'INVALID_ARGUMENT',
       `the id "${id}" is not made of at most 128 letters, digits and _ . : -`,
+    );
+  if (id.startsWith(ownIdPrefix))
+    throw new ZvolError(
+      'INVALID_ARGUMENT',
+      `the id "${id}" begins as those that zvold gives to what has none`,
     );
 }
 

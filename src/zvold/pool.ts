@@ -1,15 +1,15 @@
 import { ZvolError } from './errors.ts';
-import { requirePool, type Keeper } from './keeper.ts';
+import { lockOf, refuseFor, requirePool, type Keeper } from './keeper.ts';
 import type { Pool } from './model.ts';
 
 /** What the pool has: as its datasets see it, so that redundancy and what ZFS keeps for itself are no part of it. */
 export async function readPool(keeper: Keeper): Promise<Pool> {
   await requirePool(keeper);
   const { zfs, pool } = keeper;
-  const [[pools = []], [root = []], volumes] = await Promise.all([
+  const [[pools = []], [root = []], provisioned] = await Promise.all([
     zfs.ask('zpool', 'list', '-Hp', '-o', 'health,fragmentation', pool),
     zfs.ask('zfs', 'list', '-Hp', '-o', 'used,available,compressratio', pool),
-    zfs.ask('zfs', 'list', '-Hp', '-r', '-t', 'volume', '-o', 'volsize', pool),
+    sizesOf(keeper),
   ]);
   const [used = 0, free = 0, compressionRatio = 1] = root.map(Number);
   return {
@@ -17,12 +17,21 @@ export async function readPool(keeper: Keeper): Promise<Pool> {
     size: used + free,
     free,
     allocated: used,
-    provisioned: volumes.reduce((sum, [size]) => sum + Number(size), 0),
+    provisioned,
     compressionRatio,
     health: pools[0] ?? '',
     // "-" on a pool that can't tell.
     fragmentation: Number(pools[1]) || 0,
   };
+}
+
+/** Bytes of all volumes together. */
+async function sizesOf({ zfs, pool }: Keeper): Promise<number> {
+  let sum = 0;
+  await zfs.survey(['zfs', 'list', '-Hp', '-r', '-t', 'volume', '-o', 'volsize', pool], ([size]) => {
+    sum += Number(size);
+  });
+  return sum;
 }
 
 /** What is recommended for volumes on disks with blocks of 4 KiB: the seeds' settings. */
@@ -51,9 +60,11 @@ export async function createPool(
   for (const [key, value] of Object.entries(properties))
     if (!/^[a-z][a-z0-9_:.-]*$/.test(key) || !/^[\w.:/-]+$/.test(value))
       throw new ZvolError('INVALID_ARGUMENT', `${key}=${value} is no property of a file system`);
-  return locks.holding(['pool'], async () => {
+  return locks.holding([lockOf.pool], async () => {
     if ((await machine.poolState(pool)) !== undefined)
       throw new ZvolError('ALREADY_EXISTS', `there is a pool ${pool}`);
+    for (const device of vdevs.filter((word) => word.startsWith('/')))
+      refuseFor(`the device ${device} is in use`, await machine.usersOf(device));
     const options = Object.entries({ ...recommended, ...properties }).flatMap(([key, value]) => [
       '-O',
       `${key}=${value}`,

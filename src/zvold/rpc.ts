@@ -21,10 +21,15 @@ export interface Rpc {
 /** What a handler threw, as a client is told. */
 function answerOf(error: unknown, { report }: Rpc): { code: status; details: string } {
   if (error instanceof ZvolError) return { code: status[error.code], details: error.message };
-  if (error instanceof Error && error.name === 'AbortError')
+  if (error instanceof Error && (error.name === 'AbortError' || isClientGone(error)))
     return { code: status.CANCELLED, details: 'ended' };
   report(error instanceof Error ? (error.stack ?? error.message) : String(error));
   return { code: status.INTERNAL, details: `zvold met something that it did not expect: ${wordsOf(error)}` };
+}
+
+/** What is thrown by a stream whose client went, or sent what is no message. */
+function isClientGone(error: Error): boolean {
+  return 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE';
 }
 
 export function unary(

@@ -6,15 +6,14 @@ import {
   status,
   type ServerInterceptor,
 } from '@grpc/grpc-js';
-import { fromJSON, type PackageDefinition, type ServiceDefinition } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation } from 'grpc-health-check';
 import { timingSafeEqual } from 'node:crypto';
 import { chmodSync, readFileSync, rmSync } from 'node:fs';
 import { createServer, type Server as NetServer, type Socket } from 'node:net';
 import { contract } from './contract.ts';
+import { serviceDefinition } from './definitions.ts';
 import { mvirtService } from './mvirt.ts';
 import { zvolService, type Daemon } from './service.ts';
+import { addHealth, addReflection } from './standard-services.ts';
 
 /** Where clients come from. */
 export interface Listening {
@@ -34,7 +33,6 @@ export interface Tcp {
   readonly tokenFile?: string | undefined;
 }
 
-export const options = { longs: Number, enums: String, defaults: true, oneofs: true } as const;
 const services = ['zfsdev.zvol.v1.ZvolService', 'mvirt.zfs.ZfsService'] as const;
 
 /** Messages are small; uploads come in pieces of this at most. */
@@ -46,11 +44,6 @@ const channelOptions = {
 export interface Listener {
   /** Lets what goes on end, and then everything. */
   close(): Promise<void>;
-}
-
-/** The contract as the library takes it. */
-export function definitions(): PackageDefinition {
-  return fromJSON(contract as unknown as Parameters<typeof fromJSON>[0], options);
 }
 
 /** Answers clients. @throws Error if a place can't be listened at */
@@ -78,13 +71,10 @@ function serverFor(daemon: Daemon, tcp: Tcp | undefined): Server {
     ...channelOptions,
     ...(token === undefined ? {} : { interceptors: [requireToken(token)] }),
   });
-  const all = definitions();
-  server.addService(all[services[0]] as ServiceDefinition, zvolService(daemon));
-  server.addService(all[services[1]] as ServiceDefinition, mvirtService(daemon));
-  new HealthImplementation(
-    Object.fromEntries(['', ...services].map((name) => [name, 'SERVING'])),
-  ).addToServer(server);
-  new ReflectionService(all).addToServer(server);
+  server.addService(serviceDefinition(contract, services[0]), zvolService(daemon));
+  server.addService(serviceDefinition(contract, services[1]), mvirtService(daemon));
+  addHealth(server, services, daemon.keeper.watch, daemon);
+  addReflection(server, daemon.report);
   return server;
 }
 

@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import { deleteVolume } from './deletion.ts';
 import { ZvolError } from './errors.ts';
 import type { Exports } from './export.ts';
 import type { Change } from './hub.ts';
@@ -29,7 +30,7 @@ import {
 } from './snapshots.ts';
 import { within } from './stall.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
-import { createVolume, deleteVolume, renameVolume, resizeVolume } from './volumes.ts';
+import { createVolume, renameVolume, resizeVolume } from './volumes.ts';
 import {
   importMessage,
   poolMessage,

@@ -1,9 +1,11 @@
 import { ZvolError } from './errors.ts';
 import { findSnapshot, property } from './inventory.ts';
-import { idFor, refuseFor, volumeOf, type Keeper } from './keeper.ts';
+import { idFor, lockOf, refuseFor, requirePool, volumeOf, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
-import { checkName } from './names.ts';
-import { changing, obstaclesTo } from './volumes.ts';
+import { checkName, isName } from './names.ts';
+import { guidOf, takeSnapshot, type SnapshotOutcome } from './programs.ts';
+import { changing, obstaclesTo, present } from './volumes.ts';
+import { failureOf } from './words.ts';
 
 /** Takes a snapshot. The same request with the same id again gives the same. @throws ZvolError `ALREADY_EXISTS` */
 export async function createSnapshot(
@@ -13,6 +15,13 @@ export async function createSnapshot(
   asked: string,
 ): Promise<Snapshot> {
   const id = idFor(asked);
+  if (isName(word)) {
+    checkName('the snapshot', name, `${keeper.pool}/${word}@`);
+    const taken = await keeper.locks.holding([lockOf.volume(word)], () =>
+      takenAtOnce(keeper, { volume: word, name, id, given: asked !== '' }),
+    );
+    if (taken) return taken;
+  }
   const volume = await changing(keeper, word, async ({ dataset, path, snapshots }) => {
     checkName('the snapshot', name, `${dataset}@`);
     const present = snapshots.find((each) => each.name === name);
@@ -24,6 +33,54 @@ export async function createSnapshot(
   });
   return findSnapshot(volume, name);
 }
+
+interface Taking {
+  readonly volume: string;
+  readonly name: string;
+  readonly id: string;
+  /** The id is the caller's own. */
+  readonly given: boolean;
+}
+
+/** Snapshots that others may take at the same moment, of which ZFS makes one only. */
+const attempts = 5;
+
+/**
+ * Takes a snapshot by one question to ZFS, where all is as usual.
+ * @returns undefined if there is more to find out: no such volume, the snapshot is there already, no channel programs.
+ */
+async function takenAtOnce(keeper: Keeper, wanted: Taking): Promise<Snapshot | undefined> {
+  const { zfs, pool, machine, hub } = keeper;
+  const dataset = `${pool}/${wanted.volume}`;
+  await requirePool(keeper);
+  await machine.flush(`/dev/zvol/${dataset}`);
+  for (let attempt = 1; ; attempt += 1) {
+    const words = [dataset, wanted.name, wanted.id, wanted.given ? wanted.id : ''];
+    const told = (await zfs.program(pool, takeSnapshot, ...words)) as SnapshotOutcome | undefined;
+    if (told?.outcome === 'failed') {
+      if (told.error === sameMoment && attempt < attempts) continue;
+      throw failureOf(`cannot create snapshot '${dataset}@${wanted.name}'`, told.error);
+    }
+    if (told?.outcome !== 'taken') return undefined;
+    if (hub.isWatched) hub.tell({ kind: 'volume', volume: await present(keeper, wanted.volume) });
+    return {
+      id: wanted.id,
+      name: wanted.name,
+      fullName: `${dataset}@${wanted.name}`,
+      guid: guidOf(told.guid),
+      size: told.volsize,
+      used: told.used,
+      referenced: told.referenced,
+      created: told.creation,
+      holds: 0,
+      clones: [],
+      deferred: false,
+    };
+  }
+}
+
+/** The kernel's number for a volume that has a snapshot of this very moment. */
+const sameMoment = 11;
 
 /** The snapshots of a volume, oldest first. */
 export async function listSnapshots(keeper: Keeper, word: string): Promise<readonly Snapshot[]> {
@@ -41,13 +98,13 @@ export async function deleteSnapshot(
   deferred: boolean,
 ): Promise<boolean> {
   let fullName = '';
-  const volume = await changing(keeper, word, async (present) => {
-    const snapshot = findSnapshot(present, name);
+  const volume = await changing(keeper, word, async (before) => {
+    const snapshot = findSnapshot(before, name);
     ({ fullName } = snapshot);
     const obstacles = obstaclesTo(keeper, snapshot);
     // A template is asked for by its own name: deferring would take it away behind its users' backs.
     if (!deferred || snapshot.template)
-      refuseFor(`the snapshot "${snapshot.name}" of "${present.name}" can't be deleted`, obstacles);
+      refuseFor(`the snapshot "${snapshot.name}" of "${before.name}" can't be deleted`, obstacles);
     await keeper.zfs.change('zfs', 'destroy', ...(deferred ? ['-d'] : []), fullName);
   });
   return volume.snapshots.some((each) => each.fullName === fullName);
@@ -61,8 +118,8 @@ export async function holdSnapshot(
   tag: string,
 ): Promise<Snapshot> {
   checkName('the hold', tag, '');
-  const volume = await changing(keeper, word, async (present) => {
-    await keeper.zfs.change('zfs', 'hold', tag, findSnapshot(present, name).fullName);
+  const volume = await changing(keeper, word, async (before) => {
+    await keeper.zfs.change('zfs', 'hold', tag, findSnapshot(before, name).fullName);
   });
   return findSnapshot(volume, name);
 }
@@ -76,8 +133,8 @@ export async function releaseSnapshot(
 ): Promise<Snapshot | undefined> {
   checkName('the hold', tag, '');
   let fullName = '';
-  const volume = await changing(keeper, word, async (present) => {
-    ({ fullName } = findSnapshot(present, name));
+  const volume = await changing(keeper, word, async (before) => {
+    ({ fullName } = findSnapshot(before, name));
     await keeper.zfs.change('zfs', 'release', tag, fullName);
   });
   return volume.snapshots.find((each) => each.fullName === fullName);

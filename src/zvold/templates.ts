@@ -1,9 +1,9 @@
 import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
-import { idFor, inventory, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
+import { idFor, inventory, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import type { Template, Volume } from './model.ts';
 import { alignSize, checkName } from './names.ts';
-import { make } from './volumes.ts';
+import { idTaken, madeBefore, tellTemplates, whole } from './volumes.ts';
 
 /** Makes a template of a volume's snapshot. The same request with the same id again gives the same template. */
 export async function createTemplate(
@@ -43,9 +43,9 @@ export async function deleteTemplate(keeper: Keeper, word: string): Promise<void
       `the template "${name}" can't be deleted`,
       clones.map((clone) => `"${clone}" was cloned from it`),
     );
+    keeper.templates.clear();
     const [dataset = ''] = snapshot.fullName.split('@');
-    if (dataset.startsWith(`${keeper.pool}/${ownFolder}/`))
-      await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
+    if (dataset.startsWith(`${keeper.pool}/${ownFolder}/`)) await destroyImported(keeper, dataset, id);
     else {
       // Both in one call, which inherit can't: what has no name is no template.
       const none = [`${property.template}=`, `${property.templateId}=`];
@@ -55,57 +55,90 @@ export async function deleteTemplate(keeper: Keeper, word: string): Promise<void
   });
 }
 
+/**
+ * Takes the zvol of an imported template away, which is several steps of ZFS's: with the mark of what no import has finished it
+ * is no template from the first on, and if the daemon ends in between, its next start does the rest.
+ */
+async function destroyImported({ zfs, atWork }: Keeper, dataset: string, id: string): Promise<void> {
+  atWork.add(dataset);
+  try {
+    await zfs.change('zfs', 'set', `${property.import}=${id}`, dataset);
+    try {
+      await zfs.change('zfs', 'destroy', '-r', dataset);
+    } catch (error) {
+      // Somebody stands on it after all, so that it is the template that it was. A pool that is gone is for the next start.
+      if (error instanceof ZvolError && error.code === 'FAILED_PRECONDITION')
+        await zfs.change('zfs', 'inherit', property.import, dataset);
+      throw error;
+    }
+  } finally {
+    atWork.delete(dataset);
+  }
+}
+
+interface NewClone {
+  readonly template: string;
+  readonly name: string;
+  readonly size?: number | undefined;
+  readonly id: string;
+}
+
 /** Makes a volume of a template. @throws ZvolError `FAILED_PRECONDITION` for a size below the template's */
-export async function cloneTemplate(
-  keeper: Keeper,
-  wanted: {
-    readonly template: string;
-    readonly name: string;
-    readonly size?: number | undefined;
-    readonly id: string;
-  },
-): Promise<Volume> {
+export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<Volume> {
   const { name } = wanted;
   checkName('the volume', name, `${keeper.pool}/`);
   const id = idFor(wanted.id);
+  const given = wanted.id !== '';
   // Under the lock of templates, so that the one it stands on does not go meanwhile.
-  return keeper.locks.holding([lockOf.templates], async () => {
+  const locks = [...(given ? [lockOf.ids] : []), lockOf.templates, lockOf.volume(name)];
+  return keeper.locks.holding(locks, async () => {
+    await requirePool(keeper);
+    const before = given ? await madeBefore(keeper, name, id) : undefined;
+    // What is remembered costs no question; it is compared with the pool together with what came of it.
+    const known = before ? undefined : keeper.templates.get(wanted.template);
+    const made = known && (await cloneOf(keeper, known, { ...wanted, id }));
+    if (made) return made;
     const template = findTemplate(await inventory(keeper), wanted.template);
-    const [origin] = [template.snapshot.fullName];
-    const blockSize = await blockSizeOf(keeper, origin);
-    const size = wanted.size === undefined ? template.size : alignSize(wanted.size, blockSize);
-    if (size < template.size)
-      throw new ZvolError(
-        'FAILED_PRECONDITION',
-        `the template "${template.name}" has ${template.size} bytes, and a volume of it can't have less`,
-      );
-    const isSame = (present: Volume): boolean => present.size === size && present.origin === origin;
-    return make(keeper, { name, id, given: wanted.id !== '', isSame }, () =>
-      clone(keeper, origin, { name, id, size: size > template.size ? size : undefined }),
-    );
+    const { size } = sizesFor(template, wanted.size);
+    if (before?.size === size && before.origin === template.snapshot.fullName) return before;
+    if (before) throw idTaken(before.name, id);
+    const second = await cloneOf(keeper, template, { ...wanted, id });
+    if (second) return second;
+    throw new ZvolError('ABORTED', `the template "${template.name}" was changed by somebody else meanwhile`);
   });
 }
 
-async function blockSizeOf({ zfs }: Keeper, snapshot: string): Promise<number> {
-  const [[value] = []] = await zfs.ask(
-    'zfs',
-    'get',
-    '-Hp',
-    '-o',
-    'value',
-    'volblocksize',
-    snapshot.split('@')[0] ?? '',
-  );
-  return Number(value);
+/** The size of a clone, and whether that is more than the template has. */
+function sizesFor(template: Template, asked: number | undefined): { size: number; grown: boolean } {
+  const size = asked === undefined ? template.size : alignSize(asked, template.blockSize);
+  if (size < template.size)
+    throw new ZvolError(
+      'FAILED_PRECONDITION',
+      `the template "${template.name}" has ${template.size} bytes, and a volume of it can't have less`,
+    );
+  return { size, grown: size > template.size };
 }
 
-async function clone(
-  { zfs, pool }: Keeper,
-  origin: string,
-  { name, id, size }: { readonly name: string; readonly id: string; readonly size: number | undefined },
-): Promise<void> {
+/** @returns undefined if the template is no more what it was taken for; then nothing was made */
+async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Promise<Volume | undefined> {
+  const { zfs, pool } = keeper;
+  const { fullName, guid } = template.snapshot;
+  const dataset = `${pool}/${wanted.name}`;
+  const { size, grown } = sizesFor(template, wanted.size);
   // In one call, so that there is never a clone of the wrong size.
-  const grown = size === undefined ? [] : ['-o', `volsize=${size}`];
-  const words = ['-o', `${property.volumeId}=${id}`, ...grown, origin, `${pool}/${name}`];
-  await zfs.change('zfs', 'clone', ...words);
+  const options = [`${property.volumeId}=${wanted.id}`, ...(grown ? [`volsize=${size}`] : [])];
+  try {
+    await zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset);
+  } catch (error) {
+    if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
+    throw error;
+  }
+  const { volume, origin } = await whole(keeper, wanted.name, fullName);
+  if (origin?.guid !== guid || origin.template?.id !== template.id) {
+    await zfs.change('zfs', 'destroy', dataset);
+    return undefined;
+  }
+  keeper.hub.tell({ kind: 'volume', volume });
+  await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName === fullName);
+  return volume;
 }

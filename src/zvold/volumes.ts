@@ -1,6 +1,6 @@
-import { inventory, idFor, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import { ZvolError } from './errors.ts';
-import { property, readVolume } from './inventory.ts';
+import { findVolumeName, property, readFresh, readVolume } from './inventory.ts';
+import { inventory, idFor, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
 import { alignSize, checkBlockSize, checkName, defaultBlockSize } from './names.ts';
 
@@ -26,58 +26,71 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
   checkBlockSize(blockSize);
   const size = alignSize(wanted.size, blockSize);
   const id = idFor(wanted.id);
-  return make(keeper, { name, id, given: wanted.id !== '', isSame: (present) => present.size === size }, () =>
-    keeper.zfs.change(
+  const given = wanted.id !== '';
+  return keeper.locks.holding([...(given ? [lockOf.ids] : []), lockOf.volume(name)], async () => {
+    await requirePool(keeper);
+    const before = given ? await madeBefore(keeper, name, id) : undefined;
+    if (before?.size === size && before.blockSize === blockSize && before.origin === '') return before;
+    if (before) throw idTaken(before.name, id);
+    const words = [...(thick ? [] : ['-s']), '-b', String(blockSize), '-V', String(size)];
+    await keeper.zfs.change(
       'zfs',
-      ...['create', ...(thick ? [] : ['-s']), '-b', String(blockSize), '-V', String(size)],
-      ...['-o', `${property.volumeId}=${id}`, `${keeper.pool}/${name}`],
-    ),
-  );
-}
-
-/** A volume that is about to be there. */
-export interface Making {
-  readonly name: string;
-  readonly id: string;
-  /** The id is the caller's own: nobody else may have it. */
-  readonly given: boolean;
-  /** Tells whether a volume with this name and id is what was asked for. */
-  readonly isSame: (present: Volume) => boolean;
-}
-
-/** Makes a volume by `work`, under the rules that all new volumes have. */
-export async function make(keeper: Keeper, making: Making, work: () => Promise<void>): Promise<Volume> {
-  const { name, id, given, isSame } = making;
-  await requirePool(keeper);
-  const locks = [lockOf.volume(name), ...(given ? [lockOf.ids] : [])];
-  return keeper.locks.holding(locks, async () => {
-    const other = given ? (await inventory(keeper)).volumes.find((each) => each.id === id) : undefined;
-    if (other && other.name === name && isSame(other)) return other;
-    if (other) throw new ZvolError('ALREADY_EXISTS', `the volume "${other.name}" has the id ${id}`);
-    await work();
-    const volume = await whole(keeper, name);
+      ...['create', ...words, '-o', `${property.volumeId}=${id}`, `${keeper.pool}/${name}`],
+    );
+    const { volume } = await whole(keeper, name, '');
     keeper.hub.tell({ kind: 'volume', volume });
     return volume;
   });
 }
 
-/** A volume that was just made, once its device is there; without one, it is taken away again. */
-async function whole(keeper: Keeper, name: string): Promise<Volume> {
-  const dataset = `${keeper.pool}/${name}`;
-  try {
-    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${dataset}`, true);
-  } catch (error) {
-    await keeper.zfs.change('zfs', 'destroy', dataset);
+/**
+ * The volume that a request with an id of the caller's made, if it was sent before.
+ * @throws ZvolError `ALREADY_EXISTS` if that volume has another name
+ */
+export async function madeBefore(
+  { zfs, pool }: Keeper,
+  name: string,
+  id: string,
+): Promise<Volume | undefined> {
+  const known = await findVolumeName(zfs, pool, id);
+  if (known === undefined) return undefined;
+  if (known !== name) throw idTaken(known, id);
+  return readVolume(zfs, pool, name);
+}
+
+export function idTaken(name: string, id: string): ZvolError {
+  return new ZvolError('ALREADY_EXISTS', `the volume "${name}" has the id ${id}`);
+}
+
+/**
+ * A volume that was just made, and what it was cloned from, once its device is there: both are awaited at once. Without a
+ * device, it is taken away again.
+ * @param origin the snapshot it was cloned from, or nothing.
+ */
+export async function whole(
+  { machine, pool, zfs }: Keeper,
+  name: string,
+  origin: string,
+): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined }> {
+  const dataset = `${pool}/${name}`;
+  const device = machine.awaitDevice(`${machine.devices}/${dataset}`, true).catch(async (error: unknown) => {
+    await zfs.change('zfs', 'destroy', dataset);
     throw error;
-  }
-  return present(keeper, name);
+  });
+  const [found] = await Promise.all([readFresh(zfs, pool, name, origin), device]);
+  if (!found) throw vanished(name);
+  return found;
 }
 
 /** A volume that was there a moment ago. @throws ZvolError `ABORTED` */
 export async function present(keeper: Keeper, name: string): Promise<Volume> {
   const volume = await readVolume(keeper.zfs, keeper.pool, name);
   if (volume) return volume;
-  throw new ZvolError('ABORTED', `the volume "${name}" was taken away by somebody else meanwhile`);
+  throw vanished(name);
+}
+
+function vanished(name: string): ZvolError {
+  return new ZvolError('ABORTED', `the volume "${name}" was taken away by somebody else meanwhile`);
 }
 
 /** Does something to a volume while nobody else does, tells watchers, and gives what it is then. */
@@ -115,23 +128,13 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
     if (name === newName) return volume;
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
     await keeper.zfs.change('zfs', 'rename', volume.dataset, `${keeper.pool}/${newName}`);
+    // Templates of its snapshots have other full names from now on.
+    keeper.templates.clear();
     await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${newName}`, true);
     const renamed = await present(keeper, newName);
     keeper.hub.tell({ kind: 'volume', volume: renamed });
+    await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName.startsWith(`${renamed.dataset}@`));
     return renamed;
-  });
-}
-
-/** Deletes a volume with its snapshots. @throws ZvolError `FAILED_PRECONDITION` with all that stands in the way */
-export async function deleteVolume(keeper: Keeper, word: string): Promise<void> {
-  await withVolume(keeper, word, [lockOf.templates], async ({ name, dataset, path, snapshots, id }) => {
-    refuseFor(`the volume "${name}" can't be deleted`, [
-      ...(await keeper.machine.usersOf(path)),
-      ...snapshots.flatMap((snapshot) => obstaclesTo(keeper, snapshot)),
-    ]);
-    await keeper.zfs.change('zfs', 'destroy', '-r', dataset);
-    await keeper.machine.awaitDevice(path, false);
-    keeper.hub.tell({ kind: 'volume-deleted', id });
   });
 }
 
@@ -143,4 +146,14 @@ export function obstaclesTo(keeper: Keeper, { name, clones, holds, template }: S
     ...(template ? [`its snapshot "${name}" is the template "${template.name}"`] : []),
     ...(holds > 0 ? [`its snapshot "${name}" is held`] : []),
   ];
+}
+
+/** Tells watchers of templates that are not what they were: their clones, or where they are. */
+export async function tellTemplates(
+  keeper: Keeper,
+  which: (template: { readonly snapshot: Snapshot }) => boolean,
+): Promise<void> {
+  if (!keeper.hub.isWatched) return;
+  for (const template of (await inventory(keeper)).templates)
+    if (which(template)) keeper.hub.tell({ kind: 'template', template });
 }

@@ -1,68 +1,93 @@
 import type { Command } from './command.ts';
-import { ZvolError, type ZvolCode } from './errors.ts';
+import type { ZvolError } from './errors.ts';
+import { classify } from './words.ts';
 
-/** Milliseconds for a question, and for a change: deleting much takes a while where the pool is slow. */
+/** Milliseconds for a question about one thing, for one about everything there is, and for a change. */
 const questionDeadline = 60_000;
+const surveyDeadline = 600_000;
 const changeDeadline = 600_000;
 
-/** What ZFS says when it refuses, and what that means to a client; the first that matches. */
-const meanings: readonly (readonly [RegExp, ZvolCode])[] = [
-  [/I\/O is currently suspended|pool I\/O|suspended/i, 'UNAVAILABLE'],
-  [
-    /no such pool|cannot open '[^'/@]+': (?:no such pool|pool)|pool is (?:unavail|busy|not imported)/i,
-    'UNAVAILABLE',
-  ],
-  [/modules? (?:are|is) not loaded|\/dev\/zfs|permission denied/i, 'UNAVAILABLE'],
-  [
-    /out of space|no space left|quota exceeded|size is greater than available|insufficient/i,
-    'RESOURCE_EXHAUSTED',
-  ],
-  [/already exists|tag already/i, 'ALREADY_EXISTS'],
-  [/does not exist|no such (?:tag|dataset|snapshot)|could not find any snapshots/i, 'NOT_FOUND'],
-  [
-    /is busy|has (?:children|dependent clones|clones)|more recent snapshots|mounted|in use|held|cannot (?:promote|destroy)/i,
-    'FAILED_PRECONDITION',
-  ],
-  [
-    /invalid|bad (?:property|numeric)|must be|too (?:long|short)|missing|is not a|multiple of/i,
-    'INVALID_ARGUMENT',
-  ],
-];
+/** What `zfs` says where there are no channel programs at all. */
+const noPrograms = /unrecognized command|invalid option|must be run as root|not supported/i;
 
-/** ZFS's words, without the part that repeats the command. */
-export function classify(stderr: string): ZvolError {
-  const words =
-    stderr
-      .trim()
-      .split('\n')
-      .filter((line) => !line.startsWith('usage:'))[0] ?? '';
-  const [, code = 'INTERNAL'] = meanings.find(([pattern]) => pattern.test(stderr)) ?? [];
-  return new ZvolError(code, words === '' ? 'ZFS refused, and did not say why' : words);
-}
+type Argv = readonly [string, ...string[]];
 
 /** The one place that calls `zfs` and `zpool`. */
 export class Zfs {
   readonly #command: Command;
+  readonly #confirm: () => Promise<void>;
+  #programs = true;
 
-  constructor(command: Command) {
+  /**
+   * @param confirm looks whether the pool is there, and throws if it isn't: then nothing is known to be missing from it, whatever
+   * ZFS said.
+   */
+  constructor(command: Command, confirm: () => Promise<void> = () => Promise.resolve()) {
     this.#command = command;
+    this.#confirm = confirm;
   }
 
   /** Asks; gives the fields of each line. @throws ZvolError `UNAVAILABLE` and others, never an empty answer instead */
-  async ask(...argv: readonly [string, ...string[]]): Promise<string[][]> {
-    const { exitCode, stdout, stderr } = await this.#command(argv, { deadline: questionDeadline });
-    if (exitCode !== 0) throw classify(stderr);
-    return stdout === ''
-      ? []
-      : stdout
-          .trimEnd()
-          .split('\n')
-          .map((line) => line.split('\t'));
+  async ask(...argv: Argv): Promise<string[][]> {
+    const rows: string[][] = [];
+    await this.#read(argv, questionDeadline, (fields) => rows.push(fields));
+    return rows;
+  }
+
+  /** Asks what may have thousands of lines, each of which is given as it comes. @throws ZvolError as `ask` */
+  survey(argv: Argv, each: (fields: string[]) => void): Promise<void> {
+    return this.#read(argv, surveyDeadline, each);
+  }
+
+  async #read(argv: Argv, deadline: number, each: (fields: string[]) => void): Promise<void> {
+    let rest = '';
+    const take = (text: string): void => {
+      const lines = (rest + text).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) each(line.split('\t'));
+    };
+    const { exitCode, stdout, stderr } = await this.#command(argv, { deadline, onOutput: take });
+    if (exitCode !== 0) throw await this.#failure(stderr);
+    take(stdout);
+    if (rest !== '') each(rest.split('\t'));
   }
 
   /** Changes something. @throws ZvolError in ZFS's own words */
-  async change(...argv: readonly [string, ...string[]]): Promise<void> {
+  async change(...argv: Argv): Promise<void> {
     const { exitCode, stderr } = await this.#command(argv, { deadline: changeDeadline });
-    if (exitCode !== 0) throw classify(stderr);
+    if (exitCode !== 0) throw await this.#failure(stderr);
+  }
+
+  /**
+   * Runs a channel program: all of it happens at one moment, in which nobody else changes anything.
+   * @returns what it returned; undefined where it could not be run, so that all it does has to be done another way.
+   * @throws ZvolError `UNAVAILABLE` and others, for a pool that can't be asked
+   */
+  async program(
+    pool: string,
+    script: string,
+    ...words: readonly string[]
+  ): Promise<Readonly<Record<string, unknown>> | undefined> {
+    if (!this.#programs) return undefined;
+    const { exitCode, stdout, stderr } = await this.#command(['zfs', 'program', '-j', pool, '-', ...words], {
+      deadline: changeDeadline,
+      input: script,
+    });
+    if (exitCode === 0) {
+      const { return: returned } = JSON.parse(stdout) as { return?: unknown };
+      return (returned ?? {}) as Readonly<Record<string, unknown>>;
+    }
+    if (noPrograms.test(stderr)) {
+      this.#programs = false;
+      return undefined;
+    }
+    if (stderr.includes('Channel program execution failed')) return undefined;
+    throw await this.#failure(stderr);
+  }
+
+  async #failure(stderr: string): Promise<ZvolError> {
+    const failure = classify(stderr);
+    if (failure.code === 'NOT_FOUND') await this.#confirm();
+    return failure;
   }
 }

@@ -2,8 +2,9 @@ import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Command, Ended } from '../../src/zvold/command.ts';
 import type { Machine } from '../../src/zvold/machine.ts';
+import { runProgram } from './zfs-programs.ts';
 
-interface Dataset {
+export interface Dataset {
   readonly type: 'filesystem' | 'volume' | 'snapshot';
   readonly properties: Map<string, string>;
   readonly holds: Set<string>;
@@ -26,12 +27,22 @@ export class FakeZfs {
   devicesCome = true;
   /** Bytes that datasets can still take. */
   available = 2 ** 40;
+  /** False for a `zfs` that knows no channel programs. */
+  programs = true;
   #count = 0;
   readonly datasets = new Map<string, Dataset>([['tank', this.#dataset('filesystem')]]);
 
-  readonly command: Command = async (argv) => {
+  readonly command: Command = async (argv, { onOutput, input = '' }) => {
     this.calls.push(argv.join(' '));
     await this.before(argv);
+    const ended = this.#run(argv, input);
+    if (!onOutput) return ended;
+    // In pieces, as a pipe has them.
+    for (let at = 0; at < ended.stdout.length; at += 50) onOutput(ended.stdout.slice(at, at + 50));
+    return { ...ended, stdout: '' };
+  };
+
+  #run(argv: readonly string[], input: string): Ended {
     const [program, verb = '', ...words] = argv;
     if (program === 'zpool' && verb === 'sync') return done;
     if (program !== 'zfs') throw new Error(`unexpected: ${argv.join(' ')}`);
@@ -39,8 +50,12 @@ export class FakeZfs {
     switch (verb) {
       case 'list':
         return this.#list(flags, rest);
+      case 'program':
+        return this.programs
+          ? runProgram(this, input, words.slice(3))
+          : refuse("unrecognized command 'program'\nusage: zfs command args ...");
       case 'get':
-        return { ...done, stdout: `${this.#value(rest[1] ?? '', rest[0] ?? '')}\n` };
+        return { ...done, stdout: `${this.value(rest[1] ?? '', rest[0] ?? '')}\n` };
       case 'create':
         return this.#create(flags, rest[0] ?? '');
       case 'snapshot':
@@ -50,7 +65,7 @@ export class FakeZfs {
       case 'set':
         return this.#set(rest);
       case 'inherit':
-        this.#get(rest[1] ?? '').properties.delete(rest[0] ?? '');
+        this.get(rest[1] ?? '').properties.delete(rest[0] ?? '');
         return done;
       case 'rename':
         return this.#rename(rest[0] ?? '', rest[1] ?? '');
@@ -64,7 +79,7 @@ export class FakeZfs {
       default:
         throw new Error(`unexpected: ${argv.join(' ')}`);
     }
-  };
+  }
 
   readonly machine: Machine;
 
@@ -79,6 +94,9 @@ export class FakeZfs {
           throw new Error(`the device ${path} did not ${present ? 'come' : 'go'}`);
         if (present && devices !== '/dev/zvol') await this.#makeDevice(join(devices, name), name);
       },
+      // What only a process has open, the kernel does not name.
+      claimsOf: (path) =>
+        Promise.resolve((this.users.get(path) ?? []).filter((words) => !words.startsWith('open in'))),
       usersOf: (path) => Promise.resolve(this.users.get(path) ?? []),
       flush: () => Promise.resolve(),
       poolState: () => Promise.resolve(this.state),
@@ -88,7 +106,7 @@ export class FakeZfs {
   async #makeDevice(path: string, name: string): Promise<void> {
     await mkdir(dirname(path), { recursive: true });
     await writeFile(path, '', { flag: 'a' });
-    await truncate(path, Number(this.#value(name, 'volsize')));
+    await truncate(path, Number(this.value(name, 'volsize')));
   }
 
   #dataset(
@@ -104,23 +122,23 @@ export class FakeZfs {
     return { type, properties: new Map([...own, ...properties]), holds: new Set(), origin };
   }
 
-  #get(name: string): Dataset {
+  get(name: string): Dataset {
     const found = this.datasets.get(name);
     if (!found) throw new Error(`the fake has no ${name}`);
     return found;
   }
 
-  #snapshotsOf(name: string): string[] {
+  snapshotsOf(name: string): string[] {
     return [...this.datasets.keys()].filter((each) => each.startsWith(`${name}@`));
   }
 
-  #clonesOf(snapshot: string): string[] {
+  clonesOf(snapshot: string): string[] {
     return [...this.datasets].filter(([, { origin }]) => origin === snapshot).map(([name]) => name);
   }
 
-  #value(name: string, column: string): string {
-    const dataset = this.#get(name);
-    const volume = dataset.type === 'snapshot' ? this.#get(name.split('@')[0] ?? '') : dataset;
+  value(name: string, column: string): string {
+    const dataset = this.get(name);
+    const volume = dataset.type === 'snapshot' ? this.get(name.split('@')[0] ?? '') : dataset;
     const computed: Record<string, () => string> = {
       name: () => name,
       type: () => dataset.type,
@@ -131,22 +149,31 @@ export class FakeZfs {
       origin: () => dataset.origin || '-',
       userrefs: () => (dataset.type === 'snapshot' ? String(dataset.holds.size) : '-'),
       defer_destroy: () => dataset.properties.get('defer_destroy') ?? 'off',
-      clones: () => this.#clonesOf(name).join(',') || '-',
+      clones: () => this.clonesOf(name).join(',') || '-',
       available: () => String(this.available),
     };
     // Snapshots have what their volume has.
     return computed[column]?.() ?? dataset.properties.get(column) ?? volume.properties.get(column) ?? '-';
   }
 
-  #list(flags: Map<string, string[]>, [root = '']: readonly string[]): Ended {
-    if (!this.datasets.has(root)) return refuse(`cannot open '${root}': dataset does not exist`);
+  /** True for a volume that somebody has open. */
+  isOpen(name: string): boolean {
+    return (this.users.get(`/dev/zvol/${name}`) ?? []).length > 0;
+  }
+
+  #list(flags: Map<string, string[]>, roots: readonly string[]): Ended {
+    const missing = roots.find((root) => !this.datasets.has(root));
+    if (missing !== undefined) return refuse(`cannot open '${missing}': dataset does not exist`);
     const types = flags.get('-t')?.[0]?.split(',') ?? ['filesystem', 'volume'];
     const columns = flags.get('-o')?.[0]?.split(',') ?? [];
     const within = (name: string): boolean =>
-      name === root || (flags.has('-r') && (name.startsWith(`${root}/`) || name.startsWith(`${root}@`)));
+      roots.some(
+        (root) =>
+          name === root || (flags.has('-r') && (name.startsWith(`${root}/`) || name.startsWith(`${root}@`))),
+      );
     const lines = [...this.datasets]
       .filter(([name, { type }]) => within(name) && types.includes(type))
-      .map(([name]) => columns.map((column) => this.#value(name, column)).join('\t'));
+      .map(([name]) => columns.map((column) => this.value(name, column)).join('\t'));
     return { ...done, stdout: lines.map((line) => `${line}\n`).join('') };
   }
 
@@ -168,15 +195,26 @@ export class FakeZfs {
 
   #snapshot(flags: Map<string, string[]>, name: string): Ended {
     if (this.datasets.has(name)) return refuse(`cannot create snapshot '${name}': dataset already exists`);
-    const options = (flags.get('-o') ?? []).map((text) => text.split('=') as [string, string]);
-    this.datasets.set(name, this.#dataset('snapshot', options));
+    const [volume = ''] = name.split('@');
+    if (!this.datasets.has(volume)) return refuse(`cannot open '${volume}': dataset does not exist`);
+    this.takeSnapshot(
+      name,
+      (flags.get('-o') ?? []).map((text) => text.split('=') as [string, string]),
+    );
     return done;
+  }
+
+  /** A snapshot keeps the size that its volume has. */
+  takeSnapshot(name: string, options: readonly (readonly [string, string])[]): void {
+    const size = ['volsize', this.value(name.split('@')[0] ?? '', 'volsize')] as const;
+    this.datasets.set(name, this.#dataset('snapshot', [size, ...options]));
   }
 
   #clone(flags: Map<string, string[]>, origin: string, name: string): Ended {
     if (this.datasets.has(name)) return refuse(`cannot create '${name}': dataset already exists`);
+    if (!this.datasets.has(origin)) return refuse(`cannot open '${origin}': dataset does not exist`);
     const options = (flags.get('-o') ?? []).map((text) => text.split('=') as [string, string]);
-    const sizes = ['volsize', 'volblocksize'].map((column) => [column, this.#value(origin, column)] as const);
+    const sizes = ['volsize', 'volblocksize'].map((column) => [column, this.value(origin, column)] as const);
     this.datasets.set(name, this.#dataset('volume', [...sizes, ...options], origin));
     return done;
   }
@@ -185,7 +223,7 @@ export class FakeZfs {
     const name = words.at(-1) ?? '';
     for (const word of words.slice(0, -1)) {
       const [key = '', value = ''] = word.split('=');
-      this.#get(name).properties.set(key, value);
+      this.get(name).properties.set(key, value);
     }
     return done;
   }
@@ -204,36 +242,41 @@ export class FakeZfs {
 
   #destroy(flags: Map<string, string[]>, name: string): Ended {
     if (!this.datasets.has(name)) return refuse(`cannot open '${name}': dataset does not exist`);
-    const all = name.includes('@') ? [name] : [name, ...this.#snapshotsOf(name)];
+    const all = name.includes('@') ? [name] : [name, ...this.snapshotsOf(name)];
     if (all.length > 1 && !flags.has('-r')) return refuse(`cannot destroy '${name}': volume has children`);
-    const kept = all.filter((each) => this.#clonesOf(each).length > 0 || this.#get(each).holds.size > 0);
+    const kept = all.filter((each) => this.clonesOf(each).length > 0 || this.get(each).holds.size > 0);
     if (kept.length > 0 && flags.has('-d')) {
-      this.#get(name).properties.set('defer_destroy', 'on');
+      this.get(name).properties.set('defer_destroy', 'on');
       return done;
     }
     if (kept.length > 0) return refuse(`cannot destroy '${name}': volume has dependent clones`);
-    const { origin } = this.#get(name);
-    for (const each of all) this.datasets.delete(each);
-    if (
-      origin &&
-      this.datasets.get(origin)?.properties.get('defer_destroy') === 'on' &&
-      this.#clonesOf(origin).length === 0
-    )
-      this.datasets.delete(origin);
+    // As ZFS does it: snapshots go before it is seen that their volume is open.
+    for (const each of all.slice(1)) this.remove(each);
+    if (this.isOpen(name)) return refuse(`cannot destroy '${name}': dataset is busy`);
+    this.remove(name);
     return done;
   }
 
+  /** Takes a dataset away, and the snapshot that was only waiting for that. */
+  remove(name: string): void {
+    const { origin } = this.get(name);
+    this.datasets.delete(name);
+    const waits = this.datasets.get(origin)?.properties.get('defer_destroy') === 'on';
+    if (waits && this.clonesOf(origin).length === 0) this.datasets.delete(origin);
+  }
+
   #rollback(flags: Map<string, string[]>, name: string): Ended {
-    const all = this.#snapshotsOf(name.split('@')[0] ?? '');
+    const all = this.snapshotsOf(name.split('@')[0] ?? '');
     const newer = all.slice(all.indexOf(name) + 1);
     if (newer.length > 0 && !flags.has('-r'))
       return refuse(`cannot rollback to '${name}': more recent snapshots or bookmarks exist`);
     for (const each of newer) this.datasets.delete(each);
+    this.get(name.split('@')[0] ?? '').properties.set('volsize', this.value(name, 'volsize'));
     return done;
   }
 
   #hold(verb: 'hold' | 'release', tag: string, name: string): Ended {
-    const { holds, properties } = this.#get(name);
+    const { holds, properties } = this.get(name);
     if (verb === 'hold' ? holds.has(tag) : !holds.has(tag))
       return refuse(
         `cannot ${verb}: ${verb === 'hold' ? 'tag already exists on this dataset' : 'no such tag on this dataset'}`,

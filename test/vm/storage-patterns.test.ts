@@ -65,7 +65,7 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
       name,
       `  # Pattern 4: disks of their own for applications, a database and logs
   - { name: boot, type: qcow2, size: 256M, interface: virtio }
-  - { name: apps, type: qcow2, size: 256M, interface: virtio, file: vms/apps.qcow2 }
+  - { name: apps, type: qcow2, size: 128M, interface: virtio, file: vms/apps.qcow2 }
   - { name: database, type: raw, size: 128M, interface: virtio }
   - { name: logs, type: qcow2, size: 128M, interface: virtio }
   # Pattern 1: a workspace that is shared

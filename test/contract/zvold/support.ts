@@ -4,13 +4,10 @@ import { join } from 'node:path';
 import { expect } from 'vitest';
 import type { Command } from '../../../src/zvold/command.ts';
 import { Exports } from '../../../src/zvold/export.ts';
-import { Hub } from '../../../src/zvold/hub.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
 import type { ImportJob } from '../../../src/zvold/jobs.ts';
-import type { Keeper } from '../../../src/zvold/keeper.ts';
-import { Locks } from '../../../src/zvold/locks.ts';
+import { newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import type { Policy } from '../../../src/zvold/policy.ts';
-import { Zfs } from '../../../src/zvold/zfs.ts';
 import { FakeZfs } from '../../fakes/zfs.ts';
 
 /** A daemon's insides on a pool in memory, whose volumes are files. */
@@ -31,13 +28,7 @@ export class ZvoldHouse {
   private constructor(folder: string) {
     this.folder = folder;
     this.fake = new FakeZfs(join(folder, 'devices'));
-    this.keeper = {
-      pool: this.fake.pool,
-      zfs: new Zfs(this.fake.command),
-      machine: this.fake.machine,
-      locks: new Locks(),
-      hub: new Hub(),
-    };
+    this.keeper = newKeeper(this.fake.pool, this.fake.command, this.fake.machine);
     this.policy = { folders: [join(folder, 'images')], allowLocalAddresses: true, largest: 2 ** 40 };
     this.imports = this.anew();
     this.exports = this.anewExports();

@@ -1,8 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { deleteVolume } from '../../../src/zvold/deletion.ts';
 import { ZvolError } from '../../../src/zvold/errors.ts';
-import { Hub } from '../../../src/zvold/hub.ts';
-import { inventory, type Keeper } from '../../../src/zvold/keeper.ts';
-import { Locks } from '../../../src/zvold/locks.ts';
+import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import {
   createSnapshot,
   deleteSnapshot,
@@ -11,7 +10,7 @@ import {
   rollback,
 } from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from '../../../src/zvold/templates.ts';
-import { createVolume, deleteVolume, renameVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
+import { createVolume, renameVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { Zfs } from '../../../src/zvold/zfs.ts';
 import { FakeZfs } from '../../fakes/zfs.ts';
 
@@ -21,13 +20,7 @@ let keeper: Keeper;
 
 beforeEach(() => {
   fake = new FakeZfs();
-  keeper = {
-    pool: fake.pool,
-    zfs: new Zfs(fake.command),
-    machine: fake.machine,
-    locks: new Locks(),
-    hub: new Hub(),
-  };
+  keeper = newKeeper(fake.pool, fake.command, fake.machine);
 });
 
 const create = (

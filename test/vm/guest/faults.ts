@@ -1,0 +1,209 @@
+// Runs inside a machine: what goes wrong around zvold, on real pools. A line for each part; exit code 0 if all is well.
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { clientOver } from '../../../src/zvol/client.ts';
+import type { ZvoldClient } from '../../../src/zvol/api.ts';
+import { runCommand } from '../../../src/zvold/command.ts';
+import { deleteVolume } from '../../../src/zvold/deletion.ts';
+import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
+import { thisMachine } from '../../../src/zvold/machine.ts';
+import { createSnapshot } from '../../../src/zvold/snapshots.ts';
+import { cloneTemplate, createTemplate } from '../../../src/zvold/templates.ts';
+import { createVolume } from '../../../src/zvold/volumes.ts';
+import { MiB, must, refusal, run, runParts, scratchPool } from './scratch-pool.ts';
+
+const folder = '/root/faults';
+
+/** The daemon that systemd started, or starts for this. */
+function zvold(): ZvoldClient {
+  const proxy = {
+    path: '/run/zfsdev/zvold.sock',
+    problem: () => undefined,
+    close: () => Promise.resolve(),
+  };
+  return clientOver(proxy, 'this machine', new AbortController().signal);
+}
+
+const keeperOf = (pool: string): Keeper => newKeeper(pool, runCommand, thisMachine);
+const names = async (keeper: Keeper): Promise<string> =>
+  (await inventory(keeper)).volumes.map(({ name }) => name).join(' ');
+
+/** Sixty-four at once, each through a connection of its own. */
+async function manyClients(): Promise<void> {
+  const first = zvold();
+  for (let at = 0; at < 4; at += 1) await first.createVolume({ name: `many${at}`, sizeBytes: MiB });
+  const clients = Array.from({ length: 64 }, zvold);
+  await Promise.all(clients.map((client, at) => client.createSnapshot(`many${at % 4}`, `s${at}`)));
+  const volumes = (await first.volumes()).filter(({ name }) => name.startsWith('many'));
+  for (const { name, snapshots } of volumes)
+    must(snapshots.length === 16, `${name} has 16 snapshots, and it has ${snapshots.length}`);
+  await Promise.all(volumes.map(({ name }, at) => (clients[at] ?? first).deleteVolume(name)));
+  must(!(await first.volumes()).some(({ name }) => name.startsWith('many')), 'they are gone');
+  for (const client of [first, ...clients]) await client.close();
+}
+
+/** In the middle of an import, which its journal has. */
+async function killedDaemon(): Promise<void> {
+  const client = zvold();
+  const file = '/root/faults.raw';
+  writeFileSync(file, randomBytes(64 * MiB));
+  const { id } = await client.startImport({ name: 'cut', target: 'IMPORT_TARGET_TEMPLATE' }, file);
+  const stop = new AbortController();
+  for await (const { import: job } of client.watch(stop.signal))
+    if (job?.id === id && job.state === 'IMPORT_STATE_WRITING') break;
+  stop.abort();
+  run('systemctl', 'kill', '--signal=KILL', 'zfsdev-zvold.service');
+  await client.close();
+  const next = zvold();
+  // Its socket is systemd's, so that a client only waits for the next one; which tidies up at its start.
+  for (let end = performance.now() + 300_000; ;) {
+    const known = await next.import(id).catch(() => undefined);
+    const left = run('zfs', 'list', '-H', '-o', 'name', '-t', 'volume', '-r', 'testpool');
+    if (known?.state === 'IMPORT_STATE_FAILED' && left === '') {
+      must(known.error.includes('ended in the middle'), `it says why: ${known.error}`);
+      break;
+    }
+    if (performance.now() > end) throw new Error(`${known?.state ?? 'no answer'}, and there is ${left}`);
+  }
+  must((await next.templates()).length === 0, 'there is no template of it');
+  await next.createVolume({ name: 'after', sizeBytes: MiB });
+  await next.deleteVolume('after');
+  await next.close();
+  rmSync(file);
+}
+
+/** A pool without room, for volumes and for snapshots. */
+async function fullPool(): Promise<void> {
+  const remove = scratchPool('full', folder, 128 * MiB);
+  try {
+    const keeper = keeperOf('full');
+    const made = await createVolume(keeper, { name: 'thick', size: 24 * MiB, thick: true, id: '' });
+    run('sh', '-c', `head -c 20M /dev/urandom >${made.path} && sync`);
+    const { available } = { available: Number(run('zfs', 'get', '-Hp', '-o', 'value', 'available', 'full')) };
+    // All but so little that what was written can't be reserved once more.
+    const size = Math.floor((available * 0.9) / MiB) * MiB;
+    run('zfs', 'create', '-o', 'mountpoint=none', '-o', `reservation=${size}`, 'full/filler');
+    for (const work of [
+      createVolume(keeper, { name: 'more', size: 64 * MiB, thick: true, id: '' }),
+      createSnapshot(keeper, 'thick', 'one', ''),
+    ]) {
+      const { code, message } = await refusal(work);
+      must(code === 'RESOURCE_EXHAUSTED', `no room: ${code} ${message}`);
+    }
+    must((await names(keeper)) === 'thick', 'nothing half-made');
+    const left = run('zfs', 'list', '-H', '-o', 'name', '-t', 'snapshot', '-r', 'full');
+    must(left === '', `no snapshot: ${left}`);
+    run('zfs', 'destroy', 'full/filler');
+    await createSnapshot(keeper, 'thick', 'one', '');
+  } finally {
+    remove();
+  }
+}
+
+/** A pool whose disk takes nothing more, until it does: its file lies where there is no room. */
+async function suspendedPool(): Promise<void> {
+  const place = '/run/faults';
+  mkdirSync(place, { recursive: true });
+  run('mount', '-t', 'tmpfs', '-o', 'size=96M', 'tmpfs', place);
+  const file = `${place}/disk.img`;
+  run('truncate', '-s', '512M', file);
+  const device = run('losetup', '--find', '--show', file);
+  run(
+    'zpool',
+    'create',
+    '-o',
+    'cachefile=none',
+    '-o',
+    'failmode=wait',
+    '-O',
+    'mountpoint=none',
+    'away',
+    device,
+  );
+  const keeper = keeperOf('away');
+  const stop = new AbortController();
+  try {
+    const { path } = await createVolume(keeper, { name: 'data', size: 256 * MiB, thick: false, id: '' });
+    const states = keeper.watch.changes(stop.signal);
+    must((await states.next()).value === true, 'it can be asked');
+    // Nobody waits for it: on a pool that is suspended it never ends.
+    const writer = spawn('dd', ['if=/dev/urandom', `of=${path}`, 'bs=1M', 'count=200', 'oflag=sync'], {
+      stdio: 'ignore',
+    });
+    must((await states.next()).value === false, 'it is seen to be suspended');
+    for (const work of [
+      createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' }),
+      deleteVolume(keeper, 'data'),
+      inventory(keeper),
+    ]) {
+      const { code, message } = await refusal(work);
+      must(code === 'UNAVAILABLE' && message.includes('SUSPENDED'), `${code} ${message}`);
+    }
+    run('mount', '-o', 'remount,size=600M', place);
+    run('zpool', 'clear', 'away');
+    must((await states.next()).value === true, 'it is seen to be back');
+    const ended = writer.exitCode === null ? once(writer, 'exit') : Promise.resolve();
+    writer.kill();
+    await ended;
+    must((await names(keeper)) === 'data', 'it has what it had');
+    await createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' });
+  } finally {
+    stop.abort();
+    // A pool that is still suspended can't be destroyed; then the machine goes with it.
+    await runCommand(['zpool', 'destroy', '-f', 'away'], { deadline: 60_000 }).catch(() => undefined);
+    await runCommand(['losetup', '--detach', device], { deadline: 60_000 }).catch(() => undefined);
+    await runCommand(['umount', place], { deadline: 60_000 }).catch(() => undefined);
+  }
+}
+
+/** What a volume is used for, which keeps it from being deleted; nothing of it goes before that is found. */
+async function usedVolumes(): Promise<void> {
+  const remove = scratchPool('used', folder, 256 * MiB);
+  try {
+    const keeper = keeperOf('used');
+    const { path } = await createVolume(keeper, { name: 'data', size: 64 * MiB, thick: false, id: '' });
+    await createSnapshot(keeper, 'data', 'kept', '');
+    const refused = async (words: string): Promise<void> => {
+      const { code, message } = await refusal(deleteVolume(keeper, 'data'));
+      must(code === 'FAILED_PRECONDITION' && message.includes(words), `"${words}", and it says ${message}`);
+      const left = run('zfs', 'list', '-H', '-o', 'name', '-t', 'snapshot', '-r', 'used');
+      must(left === 'used/data@kept', `its snapshot is there: ${left}`);
+    };
+    const loop = run('losetup', '--find', '--show', path);
+    await refused(`used by the loop device ${loop.replace('/dev/', '')}`);
+    run('losetup', '--detach', loop);
+    run('mkswap', path);
+    run('swapon', path);
+    await refused('used as swap');
+    run('swapoff', path);
+    run('mkfs.ext4', '-q', '-F', path);
+    // Mounted where no other process sees it.
+    const script = `mount ${path} /mnt && echo ready && exec sleep 1000`;
+    const hidden = spawn('unshare', ['--mount', 'sh', '-c', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(hidden.stdout, 'data');
+    await refused('mounted at /mnt as sleep');
+    const gone = once(hidden, 'exit');
+    hidden.kill('SIGKILL');
+    await gone;
+    await createTemplate(keeper, { name: 'base', volume: 'data', snapshot: 'kept', id: '' });
+    await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
+    await refused('"copy" was cloned from its snapshot "kept"; its snapshot "kept" is the template "base"');
+    must((await names(keeper)) === 'copy data', 'both are there');
+    await deleteVolume(keeper, 'copy');
+  } finally {
+    remove();
+  }
+}
+
+const parts = {
+  'sixty-four clients at once lose no update': manyClients,
+  'a daemon that is killed in the middle is started again, and tidies up': killedDaemon,
+  'a full pool refuses, and nothing is half-made': fullPool,
+  'a suspended pool is said to be so, and is there again when it is back': suspendedPool,
+  'a volume that is used in whatever way is not deleted': usedVolumes,
+} as const;
+process.exit(await runParts(Object.entries(parts)));

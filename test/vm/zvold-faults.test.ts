@@ -1,0 +1,54 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { ownHome, removeAll } from '../support/home.ts';
+import { runInGuest } from '../support/guest-program.ts';
+
+const zfsdev = ownHome();
+const name = 'vol-faults';
+
+beforeAll(async () => {
+  const up = await zfsdev('up', 'zfs-test', '--name', name);
+  if (up.exitCode !== 0) throw new Error(up.stderr);
+});
+
+afterAll(() => removeAll(zfsdev));
+
+async function expectAllWell(program: string): Promise<void> {
+  const { exitCode, stdout, stderr } = await runInGuest(zfsdev, name, program);
+  // All lines, so that a failure tells which part it was.
+  expect(stdout.split('\n').filter((line) => line.startsWith('failed:'))).toEqual([]);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+  expect(stdout).toContain('ok: ');
+}
+
+async function guest(...argv: string[]): Promise<void> {
+  const { exitCode, stderr } = await zfsdev('exec', name, '--', ...argv);
+  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
+}
+
+async function expectRefusal(words: readonly string[], code: number, message: RegExp): Promise<void> {
+  const { exitCode, stderr } = await zfsdev(...words);
+  expect(stderr).toMatch(message);
+  expect(stderr).not.toMatch(/\n\s+at /);
+  expect(exitCode).toBe(code);
+}
+
+// One machine goes through all of it.
+describe('zvold on a real pool', () => {
+  it('leaves no orphan and no lying record, wherever it is killed', () =>
+    expectAllWell('test/vm/guest/killed.ts'));
+
+  it('bears what goes wrong around it', () => expectAllWell('test/vm/guest/faults.ts'));
+
+  it('tells of a pool that is exported, and comes back by itself when that does', async () => {
+    await guest('zpool', 'export', 'testpool');
+    await expectRefusal(['volume', 'list', name], 1, /not imported/);
+    await guest('sh', '-c', '/usr/lib/zfsdev/pool-start >/dev/null');
+    const { exitCode, stdout } = await zfsdev('volume', 'list', name, '--json');
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toEqual({ volumes: [] });
+  });
+
+  it.each([['a/b'], ['a@b'], ['a b'], ['x'.repeat(256)]])('has no volume named "%s"', (word) =>
+    expectRefusal(['volume', 'create', name, word, '--size', '1MiB'], 2, /name of the volume/),
+  );
+});
