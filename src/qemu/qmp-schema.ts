@@ -73,9 +73,6 @@ export interface ObjectProperty {
   readonly type: string;
 }
 
-/** What such a property has. */
-export type PropertyValue = string | number | boolean | null | object;
-
 /** Properties of a node, a device or an object, as `-blockdev`, `-device` and `-object` take them too. */
 export type Definition = Readonly<Record<string, unknown>>;
 
@@ -121,7 +118,10 @@ export interface Commands {
   /** Asks the guest to let go: `DEVICE_DELETED` tells when it has. */
   device_del: { arguments: { readonly id: string }; returns: Nothing };
   'qom-list': { arguments: { readonly path: string }; returns: readonly ObjectProperty[] };
-  'qom-get': { arguments: { readonly path: string; readonly property: string }; returns: PropertyValue };
+  'qom-get': {
+    arguments: { readonly path: string; readonly property: string };
+    returns: string | number | boolean;
+  };
   'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
   'migrate-set-capabilities': {
     arguments: {

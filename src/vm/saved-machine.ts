@@ -3,7 +3,7 @@ import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { nowhere } from '../qemu/machine.ts';
-import type { StorageDrive } from '../qemu/storage-argv.ts';
+import { unplaced } from '../qemu/storage-argv.ts';
 import type { Instance } from './instance.ts';
 import { kernelBoot, machineOf } from './qemu-start.ts';
 import type { SavedMachine } from './snapshot-record.ts';
@@ -14,21 +14,14 @@ export function savedMachine(ctx: Context, instance: Instance, qemu: string): Sa
   const accelerator = instance.state.accelerator ?? 'tcg';
   const machine = { ...machineOf(ctx, instance, kernelBoot('', '')), ...nowhere, sshPort: 0, commandPort: 0 };
   // The same wherever it lies in memory: a saved state fits both.
-  const storage = machine.storage?.map(withoutPlace);
-  const devices = planArgv({ ...machine, ram: { kind: 'own' }, ...(storage ? { storage } : {}) });
+  const storage = machine.storage && { storage: machine.storage.map(unplaced) };
+  const devices = planArgv({ ...machine, ...storage, ram: { kind: 'own' } });
   return {
     accelerator,
     qemu,
     ...(accelerator === 'tcg' ? {} : { cpu: hostCpu() }),
     devices: createHash('sha256').update(JSON.stringify(devices)).digest('hex'),
   };
-}
-
-/** Where the files of a disk or a share lie is nothing to the guest. */
-function withoutPlace(drive: StorageDrive): StorageDrive {
-  if (drive.kind === 'share') return { ...drive, path: '' };
-  const { backing, ...disk } = drive;
-  return { ...disk, path: '', ...(backing ? { backing: { ...backing, path: '' } } : {}) };
 }
 
 /** @throws Failure `wrong-state` that says what differs: QEMU would only find out half-way, and the machine would be lost. */

@@ -19,7 +19,7 @@ export interface FakeQemu {
   readonly changes: string[];
   guest: Guest;
   status: string;
-  /** The next command of this name is refused in these words; `hang up before` and `hang up after` end the talk instead. */
+  /** The next command of this name is refused in these words; `hang up before` and `hang up after` it end the conversation instead. */
   fault: { readonly command: string; readonly words: string } | undefined;
   /** Fails if a command came that this QEMU does not know. */
   verify(): void;
@@ -144,10 +144,6 @@ function carryOut(qemu: FakeQemu, execute: string, args: Properties, tell: Tell)
   }
 }
 
-function busOf({ bus }: Properties): string {
-  return typeof bus === 'string' ? bus : 'pcie.0';
-}
-
 function propertyOf(qemu: FakeQemu, id: string, property: string): unknown {
   const device = qemu.devices.get(id);
   if (!device) throw new Refused(`Device '${id}' not found`, 'DeviceNotFound');
@@ -155,6 +151,11 @@ function propertyOf(qemu: FakeQemu, id: string, property: string): unknown {
   const bus = busOf(device);
   const [owner = ''] = bus.split('.');
   return bus === 'pcie.0' ? '/machine/q35/pcie.0' : `/machine/peripheral/${owner}/${bus}`;
+}
+
+/** One that names none is beside the board's own. */
+function busOf({ bus }: Properties): string {
+  return typeof bus === 'string' ? bus : 'pcie.0';
 }
 
 function addNode(qemu: FakeQemu, args: Properties): object {
