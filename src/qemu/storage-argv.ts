@@ -69,6 +69,21 @@ export function sharesMemory(drives: readonly StorageDrive[] = []): boolean {
   return drives.some((drive) => drive.kind === 'share' && drive.way.protocol === 'virtiofs');
 }
 
+/** The same device wherever its files lie: what is left tells whether saved memory fits it. */
+export function unplaced(drive: StorageDrive): StorageDrive {
+  if (drive.kind === 'share') {
+    const { way } = drive;
+    return { ...drive, path: '', way: way.protocol === 'virtiofs' ? { ...way, socket: '' } : way };
+  }
+  const { backing, passphraseFile, ...disk } = drive;
+  return {
+    ...disk,
+    path: '',
+    ...(backing === undefined ? {} : { backing: { ...backing, path: '' } }),
+    ...(passphraseFile === undefined ? {} : { passphraseFile: '' }),
+  };
+}
+
 /** Only those that something is plugged into. The board itself has none: sata is off there, and is not ide's on x86. */
 function controllers(disks: readonly StorageDisk[]): string[] {
   const count = (kind: StorageDisk['interface']): number =>

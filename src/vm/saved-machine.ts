@@ -3,6 +3,7 @@ import { Failure } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { planArgv } from '../qemu/argv.ts';
 import { nowhere } from '../qemu/machine.ts';
+import { unplaced } from '../qemu/storage-argv.ts';
 import type { Instance } from './instance.ts';
 import { kernelBoot, machineOf } from './qemu-start.ts';
 import type { SavedMachine } from './snapshot-record.ts';
@@ -13,7 +14,8 @@ export function savedMachine(ctx: Context, instance: Instance, qemu: string): Sa
   const accelerator = instance.state.accelerator ?? 'tcg';
   const machine = { ...machineOf(ctx, instance, kernelBoot('', '')), ...nowhere, sshPort: 0, commandPort: 0 };
   // The same wherever it lies in memory: a saved state fits both.
-  const devices = planArgv({ ...machine, ram: { kind: 'own' } });
+  const storage = machine.storage && { storage: machine.storage.map(unplaced) };
+  const devices = planArgv({ ...machine, ...storage, ram: { kind: 'own' } });
   return {
     accelerator,
     qemu,

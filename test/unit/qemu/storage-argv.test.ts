@@ -4,7 +4,7 @@ import { parseName } from '../../../src/core/names.ts';
 import { resolvePaths } from '../../../src/host/paths.ts';
 import { planArgv } from '../../../src/qemu/argv.ts';
 import { nowhere, type Machine } from '../../../src/qemu/machine.ts';
-import { storageArgv } from '../../../src/qemu/storage-argv.ts';
+import { storageArgv, unplaced } from '../../../src/qemu/storage-argv.ts';
 import type { DiskDevice, ShareDevice, StorageDevice } from '../../../src/template/storage.ts';
 import { drivesOf } from '../../../src/vm/storage-devices.ts';
 
@@ -199,4 +199,19 @@ test('the disk with the root file system comes before all storage, and every oth
   expect(all.slice(0, without.length)).toEqual(without);
   const virtio = all.filter(({ driver }) => driver === 'virtio-blk-pci').map(({ id }) => id);
   expect(virtio).toEqual(['blk0', 'blkmodules', 'device-v']);
+});
+
+test('what saved memory has to fit is the devices, not where their files lie', () => {
+  const at = (home: string): string[] => {
+    const own = disk('b', {
+      file: `${home}/b`,
+      backingFile: `${home}/c`,
+      format: { passphraseFile: `${home}/p` },
+    });
+    const storage = [disk('a'), own, share('w', { path: `${home}/w` })];
+    const found = drivesOf({ paths: resolvePaths({ ZFSDEV_HOME: home }) }, parseName('one'), storage);
+    return storageArgv(found.map(unplaced));
+  };
+  expect(at('/x')).toEqual(at('/y'));
+  expect(at('/x').join(' ')).not.toContain('/x');
 });
