@@ -32,6 +32,10 @@ export interface DiskDevice {
   readonly backingFile?: string;
   readonly backingFormat?: 'qcow2' | 'raw';
   readonly format?: Qcow2Format;
+  /** It belongs to the machine and is not plugged in, neither now nor at the next start. */
+  readonly detached?: true;
+  /** Number of the PCI port a virtio disk is plugged into, from which it can be unplugged while the machine runs. */
+  readonly port?: number;
 }
 
 /** A folder of the host that the guest sees. */
@@ -60,6 +64,11 @@ export function disksAmong(storage: readonly StorageDevice[] | undefined): DiskD
   return (storage ?? []).filter((device): device is DiskDevice => !isShare(device));
 }
 
+/** The disks that a machine has when it starts: all but those that were unplugged. */
+export function pluggedAmong(storage: readonly StorageDevice[] | undefined): DiskDevice[] {
+  return disksAmong(storage).filter(({ detached }) => detached !== true);
+}
+
 /** The shares among a machine's storage, in the order of the template. */
 export function sharesAmong(storage: readonly StorageDevice[] | undefined): ShareDevice[] {
   return (storage ?? []).filter(isShare);
@@ -86,6 +95,8 @@ const disk = v.strictObject({
       passphraseFile: v.exactOptional(text),
     }),
   ),
+  detached: v.exactOptional(v.literal(true)),
+  port: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
 });
 
 const share = v.strictObject({

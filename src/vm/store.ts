@@ -4,7 +4,7 @@ import { nearest, parseName, type InstanceName } from '../core/names.ts';
 import { exists, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { isLocked } from '../host/lock.ts';
 import type { Context } from '../host/context.ts';
-import { parseSpec } from '../template/spec.ts';
+import { formatSpec, parseSpec, type Spec } from '../template/spec.ts';
 import type { Inspection, Instance } from './instance.ts';
 import { lookAtLima } from './lima-look.ts';
 import { findMachine } from './machine-process.ts';
@@ -128,6 +128,11 @@ export async function requireInstance(
 
 export async function writeState(ctx: Context, name: InstanceName, state: State): Promise<void> {
   await writeFileAtomically(ctx.paths.instance(name).state, `${JSON.stringify(state, null, 2)}\n`);
+}
+
+/** Replaces the spec of an instance whose lock the caller holds. */
+export async function writeSpec(ctx: Context, spec: Spec): Promise<void> {
+  await writeFileAtomically(ctx.paths.instance(spec.name).spec, formatSpec(spec));
 }
 
 /** Keeps an instance from being deleted, or allows it again. */
