@@ -37,10 +37,12 @@ export interface BlockJob {
   readonly status: string;
 }
 
-/** One node of QEMU's block layer, as far as snapshots go. */
+/** One node of QEMU's block layer, as far as snapshots and sizes go. */
 export interface BlockNode {
   readonly 'node-name'?: string;
   readonly image: {
+    /** Bytes. */
+    readonly 'virtual-size'?: number;
     readonly snapshots?: readonly {
       readonly id: string;
       readonly name: string;
@@ -64,6 +66,15 @@ export interface MigrationInfo {
   readonly 'blocked-reasons'?: readonly string[];
   readonly ram?: { readonly total: number; readonly transferred: number; readonly remaining: number };
 }
+
+/** One property of one of QEMU's objects; a child's type is `child<...>`. */
+export interface ObjectProperty {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** Properties of a node, a device or an object, as `-blockdev`, `-device` and `-object` take them too. */
+export type Definition = Readonly<Record<string, unknown>>;
 
 type Nothing = Readonly<Record<string, never>>;
 
@@ -97,6 +108,17 @@ export interface Commands {
     arguments: { readonly flat: true };
     returns: readonly BlockNode[];
   };
+  'blockdev-add': { arguments: Definition; returns: Nothing };
+  'blockdev-del': { arguments: { readonly 'node-name': string }; returns: Nothing };
+  /** Takes any size, a smaller one too. */
+  block_resize: { arguments: { readonly 'node-name': string; readonly size: number }; returns: Nothing };
+  'object-add': { arguments: Definition; returns: Nothing };
+  'object-del': { arguments: { readonly id: string }; returns: Nothing };
+  device_add: { arguments: Definition; returns: Nothing };
+  /** Asks the guest to let go: `DEVICE_DELETED` tells when it has. */
+  device_del: { arguments: { readonly id: string }; returns: Nothing };
+  'qom-list': { arguments: { readonly path: string }; returns: readonly ObjectProperty[] };
+  'qom-get': { arguments: { readonly path: string; readonly property: string }; returns: unknown };
   'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
   'migrate-set-capabilities': {
     arguments: {
