@@ -35,7 +35,10 @@ export type StepId =
   | 'snapshot'
   | 'revert'
   | 'export'
-  | 'import';
+  | 'import'
+  | 'convert'
+  | 'plug'
+  | 'resize';
 
 /** What rooms tell while they work; `ui/` turns it into a task list, plain lines or JSON lines. */
 export type ZfsdevEvent =

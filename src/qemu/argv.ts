@@ -1,6 +1,7 @@
 import { MiB } from '../core/bytes.ts';
 import {
   agentGuestPort,
+  diskPorts,
   serialPorts,
   type Accelerator,
   type Architecture,
@@ -10,9 +11,6 @@ import {
 } from './machine.ts';
 import { optionString } from './option-string.ts';
 import { sharesMemory, storageArgv } from './storage-argv.ts';
-
-/** PCI ports that are left free for disks added to a running machine. */
-const hotPlugPorts = 4;
 
 /** Name of the disk's qcow2 node, for QMP (snapshots, block jobs). */
 export const diskNode = 'disk0';
@@ -147,7 +145,7 @@ function firmware({ uefi }: Extract<Boot, { kind: 'firmware' }>): string[] {
 }
 
 function ports(): string[] {
-  return Array.from({ length: hotPlugPorts }, (_, i) => i + 1).flatMap((slot) =>
+  return Array.from({ length: diskPorts }, (_, i) => i + 1).flatMap((slot) =>
     device({ driver: 'pcie-root-port', id: `port${slot}`, chassis: slot, slot }),
   );
 }

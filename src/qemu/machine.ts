@@ -76,6 +76,9 @@ export const nowhere = {
   pidFile: '',
 } as const satisfies Partial<Machine>;
 
+/** PCI ports for disks, `port1` and so on: what is in one can be unplugged while the machine runs, and what is free be filled. */
+export const diskPorts = 4;
+
 /** The port the agent listens on in the guest (zfsdev-agent.service). */
 export const agentGuestPort = 1023;
 

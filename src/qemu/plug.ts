@@ -2,6 +2,7 @@ import { Failure } from '../core/errors.ts';
 import { deadlineIn, poll, type Deadline } from '../host/deadline.ts';
 import type { Qmp, QmpEvent } from './qmp.ts';
 import type { Definition } from './qmp-schema.ts';
+import { noPort, scsiBus } from './storage-argv.ts';
 
 /** All that a disk is to QEMU. */
 export interface DiskPlan {
@@ -35,14 +36,20 @@ export async function nodeSizes(qmp: Qmp): Promise<Map<string, number>> {
   );
 }
 
-/** Which of these devices is in which of the PCI ports `port1`, `port2` ...: id of the device to number of the port. */
-export async function portsOf(qmp: Qmp, devices: Iterable<string>): Promise<Map<string, number>> {
+/**
+ * Where these devices are plugged in: a virtio disk by the number of its PCI port, `noPort` for one beside the board's own
+ * devices; a scsi disk by its number on the bus. Others are left out.
+ */
+export async function portsIn(qmp: Qmp, devices: Iterable<string>): Promise<Map<string, number>> {
   const ports = new Map<string, number>();
+  const get = (id: string, property: string): Promise<unknown> =>
+    qmp.execute('qom-get', { path: `/machine/peripheral/${id}`, property });
   for (const id of devices) {
-    // No device of QEMU is without a bus but the machine's own parts, which have no id.
-    const bus = await qmp.execute('qom-get', { path: `/machine/peripheral/${id}`, property: 'parent_bus' });
-    const port = typeof bus === 'string' ? /\/port(\d+)$/.exec(bus)?.[1] : undefined;
+    const bus = String(await get(id, 'parent_bus'));
+    const port = /\/port(\d+)$/.exec(bus)?.[1];
     if (port !== undefined) ports.set(id, Number(port));
+    else if (bus.endsWith(`/${scsiBus}.0`)) ports.set(id, Number(await get(id, 'scsi-id')));
+    else if (/\/pcie?\.0$/.test(bus)) ports.set(id, noPort);
   }
   return ports;
 }

@@ -1,3 +1,4 @@
+import { diskPorts } from './machine.ts';
 import { optionString } from './option-string.ts';
 
 /** A disk of a machine beside the one with the root file system, as QEMU is to have it. Every path is absolute. */
@@ -18,6 +19,8 @@ export interface StorageDisk {
   readonly node: string;
   readonly fileNode: string;
   readonly device: string;
+  /** The PCI port of a virtio disk, or the number on its bus of a scsi disk, where that is decided. */
+  readonly port?: number;
 }
 
 /** A folder of the host that the guest sees. */
@@ -44,7 +47,7 @@ export type QemuObject = Readonly<Record<string, unknown>>;
 /** Disks on one AHCI controller. */
 const ahciPorts = 6;
 /** Bus of all disks of interface scsi. */
-const scsiBus = 'scsi0';
+export const scsiBus = 'scsi0';
 const ideBus = 'ide0';
 
 /** The controller of so many disks of interface sata. */
@@ -100,9 +103,10 @@ function controllers(disks: readonly StorageDisk[]): string[] {
 
 type Place = QemuObject;
 
-/** Where each disk is plugged in; virtio has no bus to share. */
+/** Where each disk is plugged in. */
 function placesOf(disks: readonly StorageDisk[]): Map<StorageDisk, Place> {
-  const used = { sata: 0, ide: 0, scsi: 0 };
+  const used = { sata: 0, ide: 0 };
+  const numbers = plannedPorts(disks);
   const places = new Map<StorageDisk, Place>();
   for (const disk of disks) {
     if (disk.interface === 'sata') {
@@ -111,11 +115,50 @@ function placesOf(disks: readonly StorageDisk[]): Map<StorageDisk, Place> {
     } else if (disk.interface === 'ide') {
       const at = used.ide++;
       places.set(disk, { bus: `${ideBus}.${Math.floor(at / 2)}`, unit: at % 2 });
-    } else if (disk.interface === 'scsi') {
-      places.set(disk, { bus: `${scsiBus}.0`, 'scsi-id': used.scsi++, lun: 0 });
-    }
+    } else places.set(disk, portPlace(disk, numbers.get(disk.device)));
   }
   return places;
+}
+
+/**
+ * The number of each virtio and scsi disk, by its device: the one that it had before, else the first that is free. A disk that
+ * comes or goes must not move the others, or saved memory would no longer fit.
+ */
+export function plannedPorts(disks: readonly StorageDisk[]): Map<string, number> {
+  const next = { virtio: freeNumbers(disks, 'virtio', 1), scsi: freeNumbers(disks, 'scsi', 0) };
+  return new Map(
+    disks.flatMap((disk): [string, number][] =>
+      disk.interface === 'virtio'
+        ? [[disk.device, disk.port ?? Math.min(next.virtio(), noPort)]]
+        : disk.interface === 'scsi'
+          ? [[disk.device, disk.port ?? next.scsi()]]
+          : [],
+    ),
+  );
+}
+
+/** Gives one number after the other that no disk of this interface has yet. */
+function freeNumbers(
+  disks: readonly StorageDisk[],
+  kind: StorageDisk['interface'],
+  first: number,
+): () => number {
+  const taken = new Set(disks.filter((disk) => disk.interface === kind).map(({ port }) => port));
+  let next = first;
+  return () => {
+    while (taken.has(next)) next += 1;
+    return next++;
+  };
+}
+
+/** The number of virtio disks beside the board's own devices, where they stay as long as the machine runs. */
+export const noPort = diskPorts + 1;
+
+/** Where a virtio or scsi disk of this number is plugged in. */
+export function portPlace({ interface: kind }: StorageDisk, number: number | undefined): Place {
+  if (number === undefined) return {};
+  if (kind === 'scsi') return { bus: `${scsiBus}.0`, 'scsi-id': number, lun: 0 };
+  return kind === 'virtio' && number < noPort ? { bus: `port${number}` } : {};
 }
 
 function diskArgv(disk: StorageDisk, place: Place): string[] {
@@ -174,7 +217,7 @@ export function frontend(disk: StorageDisk, place: Place = {}): QemuObject | und
     case 'none':
       return undefined;
     case 'virtio':
-      return { driver: 'virtio-blk-pci', ...common };
+      return { driver: 'virtio-blk-pci', ...common, ...place };
     case 'scsi':
       // QEMU offers the serial number to the guest as the id of the device too, by which udev names it.
       return { driver: disk.isCdrom ? 'scsi-cd' : 'scsi-hd', ...common, ...place };

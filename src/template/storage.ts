@@ -34,7 +34,7 @@ export interface DiskDevice {
   readonly format?: Qcow2Format;
   /** It belongs to the machine and is not plugged in, neither now nor at the next start. */
   readonly detached?: true;
-  /** Number of the PCI port a virtio disk is plugged into, from which it can be unplugged while the machine runs. */
+  /** Where it is plugged in, once that is decided: the PCI port of a virtio disk, the number on the bus of a scsi disk. */
   readonly port?: number;
 }
 
@@ -96,7 +96,7 @@ const disk = v.strictObject({
     }),
   ),
   detached: v.exactOptional(v.literal(true)),
-  port: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(1))),
+  port: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 });
 
 const share = v.strictObject({
