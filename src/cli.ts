@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { declareDisk } from './cli/disk.ts';
 import { declareGuest } from './cli/guest.ts';
 import { declareHost } from './cli/host.ts';
 import { declareImage } from './cli/image.ts';
@@ -42,6 +43,7 @@ Try:
   declareWarm(program, perform);
   declareKernel(program, perform);
   declareSnapshot(program, perform);
+  declareDisk(program, perform);
   declareStorage(program, perform);
   declareZvol(program, perform);
   declareHost(program, perform);

@@ -55,6 +55,7 @@ const kindOfArgument: Readonly<Record<string, Kind>> = {
   path: 'place',
   file: 'file',
   location: 'file',
+  target: 'file',
   shell: { words: shells },
 };
 

@@ -143,6 +143,16 @@ function lookAt(path: string): Stats | undefined {
   }
 }
 
+/** Has a file's content, or a folder's names, written to the disk of the host, where a power cut leaves them. */
+export async function flush(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
 /**
  * Makes an empty file of mode 0600 for a program that writes into it.
  * @throws Failure `already-exists` (nothing is overwritten), `files`

@@ -16,6 +16,7 @@ export async function runProcess(
   const [program, ...args] = owned(argv, options);
   const child = execa(program, args, execaOptions(env, options));
   if (options.onLine) void forwardLines(child, options.onLine);
+  if (child.pid !== undefined) options.onStart?.(child.pid);
   const result = await child;
   const text = (value: unknown): string => (typeof value === 'string' ? value : '');
   const [stdout, stderr] = [text(result.stdout), text(result.stderr)];
@@ -183,8 +184,16 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
 }
 
 async function forwardLines(child: ReturnType<typeof execa>, onLine: (line: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = '';
   try {
-    for await (const line of child.iterable({ from: 'all' })) onLine(String(line));
+    for await (const chunk of child.iterable({ from: 'all', binary: true })) {
+      // A carriage return alone goes back to the line's beginning, for what is written next.
+      const lines = (rest + decoder.decode(chunk, { stream: true })).split(/\r?\n|\r(?=[^\n])/);
+      rest = lines.pop() ?? '';
+      for (const line of lines) onLine(line);
+    }
+    if (rest !== '') onLine(rest.replace(/\r$/, ''));
   } catch {
     // The failure itself is reported by the awaited child.
   }

@@ -14,8 +14,10 @@ export interface RunOptions {
   readonly input?: string | Uint8Array;
   /** Exit codes that are answers rather than failures; 0 always is. */
   readonly accept?: readonly number[];
-  /** Called with each line of standard error and standard output as it comes. */
+  /** Called with each line of standard error and standard output as it comes; a progress line that is written over counts as one. */
   readonly onLine?: (line: string) => void;
+  /** Called with the pid of the process once it runs. */
+  readonly onStart?: (pid: number) => void;
   /** In a session of its own, where the terminal's Ctrl-C does not reach it. */
   readonly detached?: boolean;
   /**

@@ -1,5 +1,5 @@
 import type { Context } from '../host/context.ts';
-import { wholeDiskDeadline } from './img.ts';
+import { runWatched } from '../host/watched.ts';
 
 /**
  * True if a guest would read the same from both, each with all that it stands on; beyond the end of the shorter one, zeros.
@@ -11,10 +11,8 @@ export function compare(ctx: Context, a: string, b: string): Promise<boolean> {
 
 /** Has qemu-img compare two disks, given with their options; false if they differ. @throws Failure `process`, `interrupted` */
 export async function sameContent(ctx: Context, disks: readonly string[]): Promise<boolean> {
-  const { exitCode } = await ctx.run(['qemu-img', 'compare', '-q', ...disks], {
+  const { exitCode } = await runWatched(ctx, ['qemu-img', 'compare', '-q', ...disks], {
     effect: 'read',
-    deadline: wholeDiskDeadline,
-    signal: ctx.signal,
     orphanSignal: 'KILL',
     accept: [1],
   });

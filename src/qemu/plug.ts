@@ -36,20 +36,24 @@ export async function nodeSizes(qmp: Qmp): Promise<Map<string, number>> {
   );
 }
 
-/**
- * Where these devices are plugged in: a virtio disk by the number of its PCI port, `noPort` for one beside the board's own
- * devices; a scsi disk by its number on the bus. Others are left out.
- */
-export async function portsIn(qmp: Qmp, devices: Iterable<string>): Promise<Map<string, number>> {
-  const ports = new Map<string, number>();
+/** Where a device is: in a PCI port, `noPort` for one beside the board's own devices; or on the bus of scsi disks. */
+export interface Port {
+  readonly bus: 'virtio' | 'scsi';
+  readonly number: number;
+}
+
+/** Where these devices are plugged in; those of other buses are left out. */
+export async function portsIn(qmp: Qmp, devices: Iterable<string>): Promise<Map<string, Port>> {
+  const ports = new Map<string, Port>();
   const get = (id: string, property: string): Promise<unknown> =>
     qmp.execute('qom-get', { path: `/machine/peripheral/${id}`, property });
   for (const id of devices) {
     const bus = String(await get(id, 'parent_bus'));
     const port = /\/port(\d+)$/.exec(bus)?.[1];
-    if (port !== undefined) ports.set(id, Number(port));
-    else if (bus.endsWith(`/${scsiBus}.0`)) ports.set(id, Number(await get(id, 'scsi-id')));
-    else if (/\/pcie?\.0$/.test(bus)) ports.set(id, noPort);
+    if (port !== undefined) ports.set(id, { bus: 'virtio', number: Number(port) });
+    else if (/\/pcie?\.0$/.test(bus)) ports.set(id, { bus: 'virtio', number: noPort });
+    else if (bus.endsWith(`/${scsiBus}.0`))
+      ports.set(id, { bus: 'scsi', number: Number(await get(id, 'scsi-id')) });
   }
   return ports;
 }

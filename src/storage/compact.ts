@@ -1,11 +1,11 @@
-import { open, realpath, rename, rm } from 'node:fs/promises';
+import { realpath, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { actualSize, exists } from '../host/files.ts';
+import { actualSize, exists, flush } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
 import { compare } from '../qemu/compare.ts';
 import { layoutOptions } from '../qemu/img-create.ts';
@@ -188,14 +188,5 @@ async function verify(ctx: Context, old: string, made: string): Promise<void> {
     throw new Failure('process', 'the new disk is not the same as the old one, which stays', {
       hint: 'try again, and report it if it happens twice',
     });
-  }
-}
-
-async function flush(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }

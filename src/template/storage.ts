@@ -64,9 +64,9 @@ export function disksAmong(storage: readonly StorageDevice[] | undefined): DiskD
   return (storage ?? []).filter((device): device is DiskDevice => !isShare(device));
 }
 
-/** The disks that a machine has when it starts: all but those that were unplugged. */
-export function pluggedAmong(storage: readonly StorageDevice[] | undefined): DiskDevice[] {
-  return disksAmong(storage).filter(({ detached }) => detached !== true);
+/** What a machine has when it starts: all of its storage but disks that were unplugged. */
+export function attachedStorage(storage: readonly StorageDevice[] | undefined): StorageDevice[] {
+  return (storage ?? []).filter((device) => isShare(device) || device.detached !== true);
 }
 
 /** The shares among a machine's storage, in the order of the template. */

@@ -255,9 +255,12 @@ function wholeInstance(found: Inspection, evenIfBroken = false): Instance {
 /** Flags of `up` make a new machine; on one that is there they would be dropped in silence. */
 function refuseOtherSpec(instance: Instance, wanted: Spec): void {
   const keys = ['cpus', 'memory', 'disk', 'template'] as const;
-  const different: string[] = keys.filter((key) => instance.spec[key] !== wanted[key]);
+  // What was changed by `zfsdev disk` since is no other spec.
+  const { disk = instance.spec.disk, storage = instance.spec.storage ?? [] } = instance.state.made ?? {};
+  const made = { ...instance.spec, disk };
+  const different: string[] = keys.filter((key) => made[key] !== wanted[key]);
   if (instance.spec.kernel?.digest !== wanted.kernel?.digest) different.push('kernel');
-  if (!isDeepStrictEqual(instance.spec.storage ?? [], wanted.storage ?? [])) different.push('storage');
+  if (!isDeepStrictEqual(storage, wanted.storage ?? [])) different.push('storage');
   if (different.length === 0) return;
   throw new Failure(
     'already-exists',

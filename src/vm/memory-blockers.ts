@@ -3,7 +3,8 @@ import type { Context } from '../host/context.ts';
 import { deadlineIn } from '../host/deadline.ts';
 import { printable } from '../host/run.ts';
 import { connectQmp } from '../qemu/qmp.ts';
-import { disksAmong, sharesAmong } from '../template/storage.ts';
+import { attachedStorage, disksAmong, sharesAmong } from '../template/storage.ts';
+import { requireRecorded } from './disk-plan.ts';
 import type { SnapshotMachine } from './snapshot-driver.ts';
 
 /**
@@ -25,7 +26,7 @@ export async function checkMemory(
       ...(detail === undefined ? {} : { detail }),
     });
   // Its content would be of now and the guest's memory of then, and what the guest wrote next would be of both.
-  const raw = disksAmong(spec.storage).find(
+  const raw = disksAmong(attachedStorage(spec.storage)).find(
     (disk) => disk.type === 'raw' && !disk.readonly && disk.interface !== 'none',
   );
   if (raw) {
@@ -52,12 +53,13 @@ export async function checkMemory(
   );
 }
 
-async function blockersOf(ctx: Context, { name }: SnapshotMachine['instance']): Promise<readonly string[]> {
-  const qmp = await connectQmp(ctx.paths.instance(name).qmp, {
+async function blockersOf(ctx: Context, instance: SnapshotMachine['instance']): Promise<readonly string[]> {
+  const qmp = await connectQmp(ctx.paths.instance(instance.name).qmp, {
     deadline: deadlineIn(180_000),
     signal: ctx.signal,
   });
   try {
+    await requireRecorded(ctx, qmp, instance);
     return (await qmp.execute('query-migrate'))['blocked-reasons'] ?? [];
   } finally {
     qmp.close();

@@ -12,6 +12,7 @@ import { findQemu, hostArchitecture } from '../qemu/binary.ts';
 import { connectQmp, type Qmp } from '../qemu/qmp.ts';
 import { runSnapshotJob, type Watch } from '../qemu/snapshot-job.ts';
 import { agentTarget } from './agent-target.ts';
+import { requireRecorded } from './disk-plan.ts';
 import type { Instance } from './instance.ts';
 import { findMachine, killMachine } from './machine-process.ts';
 import { launch } from './qemu-start.ts';
@@ -101,7 +102,10 @@ export async function checkLiveRestore(
   }
   if (!snapshot.saved) return;
   const version = running
-    ? await withQmp(ctx, instance, (qmp) => Promise.resolve(qmp.version))
+    ? await withQmp(ctx, instance, async (qmp) => {
+        await requireRecorded(ctx, qmp, instance);
+        return qmp.version;
+      })
     : (await findQemu(ctx, hostArchitecture())).version.text;
   // A machine that is started for it is started under the accelerator that it was saved under.
   const state = running ? instance.state : { ...instance.state, accelerator: snapshot.saved.accelerator };

@@ -24,7 +24,7 @@ export interface SnapshotDisk {
 /** The disks of a machine, sorted by whether they can hold snapshots. */
 export interface DiskSet {
   readonly disks: readonly SnapshotDisk[];
-  /** Names of what can't: disks that are no qcow2 or only read, and shares. They stay out of every snapshot. */
+  /** Names of what can't: disks that are no qcow2, only read or unplugged, and shares. They stay out of every snapshot. */
   readonly others: readonly string[];
 }
 
@@ -41,7 +41,9 @@ export async function disksOf(ctx: Context, instance: Instance): Promise<DiskSet
   if (path === undefined) throw new Failure('files', `there is no disk of "${instance.name}" in ${folder}`);
   const root = { name: rootDisk, path, node: diskNode };
   const isQcow2 = (await readTable(path)) !== undefined;
-  const further = storage.filter(({ disk }) => disk.type === 'qcow2' && !disk.readonly);
+  const further = storage.filter(
+    ({ disk }) => disk.type === 'qcow2' && !disk.readonly && disk.detached !== true,
+  );
   await Promise.all(further.map(requirePresent));
   const held = new Set(further.map(({ disk }) => disk.name));
   return {
@@ -95,7 +97,7 @@ export function chooseDisks(
 function cannotHold(machine: string, name: string): Failure {
   return new Failure(
     'unsupported',
-    `"${name}" of "${machine}" can't hold snapshots: only a qcow2 that is written to does`,
+    `"${name}" of "${machine}" can't hold snapshots: only a qcow2 that is plugged in and written to does`,
     {
       hint:
         name === rootDisk

@@ -29,7 +29,7 @@ export interface Snapshot {
   readonly memory: number;
   /** The newest of each disk first. */
   readonly parts: readonly SnapshotPart[];
-  /** Disks that were of the set and no longer have it. */
+  /** Disks that were of the set and no longer have it, or are no longer the machine's, or unplugged. */
   readonly lost: readonly string[];
   readonly description?: string;
   readonly saved?: SavedMachine;
@@ -52,7 +52,7 @@ export async function readSnapshots(
       byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
   }
   return [...byName]
-    .map(([name, parts]) => snapshotOf(name, parts, entries, disks))
+    .map(([name, parts]) => snapshotOf(name, parts, entries))
     .sort((a, b) => a.date - b.date);
 }
 
@@ -60,17 +60,15 @@ function snapshotOf(
   name: string,
   parts: readonly SnapshotPart[],
   entries: readonly SnapshotEntry[],
-  disks: readonly SnapshotDisk[],
 ): Snapshot {
   const entry = entries.find((each) => isAbout(each, name, parts));
-  const looked = (disk: string): boolean => disks.some((each) => each.name === disk);
   const has = (disk: string): boolean => parts.some((part) => part.disk === disk);
   return {
     name,
     date: Math.max(...parts.map(({ date }) => date)),
     memory: Math.max(...parts.map(({ memory }) => memory)),
     parts,
-    lost: (entry?.parts ?? []).map(({ disk }) => disk).filter((disk) => looked(disk) && !has(disk)),
+    lost: (entry?.parts ?? []).map(({ disk }) => disk).filter((disk) => !has(disk)),
     ...(entry?.description === undefined ? {} : { description: entry.description }),
     ...(entry?.saved === undefined ? {} : { saved: entry.saved }),
   };

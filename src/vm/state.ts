@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { DriverName } from '../template/spec.ts';
+import { storageSchema } from '../template/storage.ts';
 import { newIdentity } from './identity.ts';
 
 /**
@@ -48,6 +49,8 @@ const schema = v.object({
   diskBound: v.number(),
   /** Where the disks of its storage were when it last ran, by their names. */
   storage: v.optional(v.record(v.string(), v.string())),
+  /** What its spec had when it was made, of what `zfsdev disk` has changed since. */
+  made: v.optional(v.object({ disk: v.optional(v.number()), storage: v.optional(storageSchema) })),
 });
 
 export type State = v.InferOutput<typeof schema>;

@@ -1,22 +1,33 @@
 import type { Context } from '../host/context.ts';
-import type { StorageDrive } from '../qemu/storage-argv.ts';
+import type { StorageDisk, StorageDrive, StorageShare } from '../qemu/storage-argv.ts';
 import type { InstanceName } from '../core/names.ts';
-import { isShare, type DiskDevice, type ShareDevice, type StorageDevice } from '../template/storage.ts';
+import {
+  attachedStorage,
+  isShare,
+  type DiskDevice,
+  type ShareDevice,
+  type StorageDevice,
+} from '../template/storage.ts';
 import { deviceOf, fileNodeOf, nodeOf, placeOf } from './storage-places.ts';
 
-/** A machine's storage as QEMU is to have it. */
+/** A machine's storage as QEMU is to have it when it starts. */
 export function drivesOf(
   ctx: Pick<Context, 'paths'>,
   instance: InstanceName,
   storage: readonly StorageDevice[] = [],
 ): StorageDrive[] {
-  return storage.map((device) =>
+  return attachedStorage(storage).map((device) =>
     isShare(device) ? shareDrive(ctx, instance, device) : diskDrive(ctx, instance, device),
   );
 }
 
-function diskDrive(ctx: Pick<Context, 'paths'>, instance: InstanceName, disk: DiskDevice): StorageDrive {
-  const { backingFile, backingFormat = 'qcow2', format } = disk;
+/** One disk as QEMU is to have it. */
+export function diskDrive(
+  ctx: Pick<Context, 'paths'>,
+  instance: InstanceName,
+  disk: DiskDevice,
+): StorageDisk {
+  const { backingFile, backingFormat = 'qcow2', format, port } = disk;
   return {
     kind: 'disk',
     name: disk.name,
@@ -31,10 +42,11 @@ function diskDrive(ctx: Pick<Context, 'paths'>, instance: InstanceName, disk: Di
     node: nodeOf(disk),
     fileNode: fileNodeOf(disk),
     device: deviceOf(disk),
+    ...(port === undefined ? {} : { port }),
   };
 }
 
-function shareDrive(ctx: Pick<Context, 'paths'>, instance: InstanceName, share: ShareDevice): StorageDrive {
+function shareDrive(ctx: Pick<Context, 'paths'>, instance: InstanceName, share: ShareDevice): StorageShare {
   const { name, path, mountTag, protocol, securityModel, readonly } = share;
   const way =
     protocol === '9p'

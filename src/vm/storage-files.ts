@@ -11,7 +11,7 @@ import { isLocked, lockWaiting } from '../host/lock.ts';
 import { unfinishedFile } from '../host/paths.ts';
 import { printable } from '../host/run.ts';
 import { createQcow2 } from '../qemu/img-create.ts';
-import { disksAmong, type DiskDevice } from '../template/storage.ts';
+import { attachedStorage, disksAmong, type DiskDevice } from '../template/storage.ts';
 import type { Instance } from './instance.ts';
 import type { State } from './state.ts';
 import { checkStorage, type PlacedDisk } from './storage-check.ts';
@@ -24,7 +24,10 @@ import { leadsTo } from './storage-users.ts';
  * @throws Failure as `checkStorage`, and `no-space`, `process`, `interrupted`
  */
 export async function layOutStorage(ctx: Context, { spec, state }: Instance, undo: UndoStack): Promise<void> {
-  const { missing, notices } = await checkStorage(ctx, spec);
+  const { missing, notices } = await checkStorage(ctx, {
+    name: spec.name,
+    storage: attachedStorage(spec.storage),
+  });
   for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
   for (const { disk, path } of missing) {
     if (state.storage?.[disk.name] === path) throw vanished(disk, path);
@@ -62,7 +65,7 @@ export function placesOf(
   ctx: Context,
   { name, spec }: Pick<Instance, 'name' | 'spec'>,
 ): Pick<State, 'storage'> {
-  const disks = disksAmong(spec.storage);
+  const disks = disksAmong(attachedStorage(spec.storage));
   if (disks.length === 0) return {};
   return { storage: Object.fromEntries(disks.map((disk) => [disk.name, placeOf(ctx, name, disk)])) };
 }
@@ -70,9 +73,15 @@ export function placesOf(
 /**
  * Makes one disk that isn't there: beside its place, under a name that only its creator uses, and put in place whole. Nothing is
  * overwritten, nothing is made through a link, and whenever this is cut off, there is no disk, or all of it.
+ * @param content fills the new file, which is empty; the disk is empty without
  * @throws Failure `already-exists` if somebody else made it meanwhile, `files`, `no-space`, `process`, `interrupted`
  */
-export async function createDisk(ctx: Context, { disk, path }: PlacedDisk, undo: UndoStack): Promise<void> {
+export async function createDisk(
+  ctx: Context,
+  { disk, path }: PlacedDisk,
+  undo: UndoStack,
+  content?: (file: string) => Promise<void>,
+): Promise<void> {
   const place = placeIn(path);
   const held = await lockWaiting(ctx.paths.lock(lockName(place)), ctx.signal);
   try {
@@ -82,7 +91,7 @@ export async function createDisk(ctx: Context, { disk, path }: PlacedDisk, undo:
       // What a creator left that was killed: whoever made it held this lock.
       await removeFile(unfinished);
       half.add('the half-made disk', () => removeFile(unfinished));
-      await fill(ctx, disk, unfinished);
+      await fill(ctx, disk, unfinished, content);
       await putInPlace(unfinished, place);
     });
     undo.add(`the file ${place}`, () => removeFile(place));
@@ -115,12 +124,18 @@ async function makeParents(folder: string, undo: UndoStack): Promise<void> {
   undo.add(`the folder ${folder}`, () => rmdir(folder).catch(() => undefined));
 }
 
-async function fill(ctx: Context, disk: DiskDevice, file: string): Promise<void> {
+async function fill(
+  ctx: Context,
+  disk: DiskDevice,
+  file: string,
+  content?: (file: string) => Promise<void>,
+): Promise<void> {
   const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
   const handle = await open(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   try {
     // The guest's size at once, without the blocks: what it discards goes back to being a hole, too.
-    if (disk.type === 'raw') await handle.truncate(disk.size ?? 0);
+    if (content) await content(file);
+    else if (disk.type === 'raw') await handle.truncate(disk.size ?? 0);
     else await createQcow2(ctx, { ...qcow2Of(disk), path: file });
     await handle.sync();
   } finally {

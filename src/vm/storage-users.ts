@@ -64,8 +64,8 @@ export function usesOfStorage(
   });
 }
 
-/** What all machines but one do with which files. Damaged machines count with all that can be told of them. */
-export async function usesOfOthers(ctx: Context, except: InstanceName): Promise<FileUse[]> {
+/** What all machines, or all but one, do with which files. Damaged machines count with all that can be told of them. */
+export async function usesOfOthers(ctx: Context, except?: InstanceName): Promise<FileUse[]> {
   const names = (await instanceNames(ctx)).filter((name) => name !== except);
   return (await Promise.all(names.map((name) => usesOfMachine(ctx, name)))).flat();
 }

@@ -1,0 +1,135 @@
+import { isDeepStrictEqual } from 'node:util';
+import { exactBytes } from '../core/bytes.ts';
+import { Failure } from '../core/errors.ts';
+import { step } from '../core/events.ts';
+import type { InstanceName } from '../core/names.ts';
+import { withUndo } from '../core/undo.ts';
+import type { Context } from '../host/context.ts';
+import type { DiskDevice } from '../template/storage.ts';
+import { withRoom } from '../vm/disk-admission.ts';
+import type { Instance } from '../vm/instance.ts';
+import { checkStorage } from '../vm/storage-check.ts';
+import { storageClaims } from '../vm/storage-claims.ts';
+import { createDisk } from '../vm/storage-files.ts';
+import { placeOf } from '../vm/storage-places.ts';
+import { clashOf, usesOfStorage } from '../vm/storage-users.ts';
+import { withDisks, type DiskMachine } from './disk-machine.ts';
+import { isPluggedIn, plugIn, refuseFixed } from './disk-plug.ts';
+import { attached, detached, forgetDisk, recordDisk } from './disk-record.ts';
+
+export interface AddDisk {
+  /** As it was typed, for hints. */
+  readonly command: string;
+  /** Go on although what it may take doesn't fit beside the worst case of everything. */
+  readonly overcommit: boolean;
+  /** Fills the new file, which is empty, instead of leaving the disk empty. */
+  readonly fill?: (file: string) => Promise<void>;
+}
+
+export interface AddedDisk {
+  readonly disk: DiskDevice;
+  readonly path: string;
+  /** False for a file that was there already. */
+  readonly made: boolean;
+  /** The machine runs, and has it now; else it has it from its next start on. */
+  readonly running: boolean;
+}
+
+/**
+ * Gives a machine one more disk, and plugs it in if the machine runs. Cut off at any step, the same command completes it: it is
+ * written down as unplugged before its file is made, and as plugged in once QEMU has it.
+ * @throws Failure `already-exists`, `wrong-state` with both ways out where a running machine can't be given it, `no-space`,
+ *   `files`, `not-found`, `process`, `interrupted`; nothing of it stays then
+ */
+export function addDisk(
+  ctx: Context,
+  name: InstanceName,
+  disk: DiskDevice,
+  wanted: AddDisk,
+): Promise<AddedDisk> {
+  return withDisks(ctx, name, async (machine) => {
+    const isLeftover = await refuseKnown(ctx, machine, disk);
+    if (machine.running) refuseFixed(name, disk, wanted);
+    const { missing, notices } = await checkStorage(ctx, { name, storage: [disk] });
+    refuseOwnFile(ctx, machine, disk);
+    const [place] = missing;
+    if (wanted.fill && !place) throw taken(placeOf(ctx, name, disk));
+    for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
+    return withUndo(async (undo) => {
+      const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
+      if (!isLeftover) undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
+      if (place) {
+        await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
+          createDisk(ctx, place, undo, wanted.fill),
+        );
+      }
+      const ways = { command: wanted.command, plugged: () => undo.disarm() };
+      if (machine.running) await plugIn(ctx, { ...machine, instance }, detached(disk), ways);
+      else await recordDisk(ctx, instance, attached(disk));
+      return { disk, path: placeOf(ctx, name, disk), made: place !== undefined, running: machine.running };
+    });
+  });
+}
+
+/**
+ * True for a disk that an add which was cut off has left unplugged.
+ * @throws Failure `already-exists`
+ */
+async function refuseKnown(ctx: Context, machine: DiskMachine, disk: DiskDevice): Promise<boolean> {
+  const { name, instance, running } = machine;
+  const known = (instance.spec.storage ?? []).find((each) => each.name === disk.name);
+  if (known === undefined) return false;
+  if (known.type !== 'virtfs' && sameDisk(known, disk)) {
+    const isThere = running ? await isPluggedIn(ctx, machine, known) : known.detached !== true;
+    if (!isThere || known.detached === true) return true;
+  }
+  const what = known.type === 'virtfs' ? 'a share' : `a disk`;
+  const attach = known.type !== 'virtfs' && known.detached === true;
+  throw new Failure('already-exists', `"${name}" has ${what} ${JSON.stringify(disk.name)} already`, {
+    hint: attach
+      ? `it is not plugged in: zfsdev disk attach ${name} ${disk.name}`
+      : `zfsdev disk list ${name} shows all; take another name, or zfsdev disk remove ${name} ${disk.name}`,
+    data: { name, disk: disk.name },
+  });
+}
+
+/** The same but for whether it is plugged in, and where. */
+function sameDisk(a: DiskDevice, b: DiskDevice): boolean {
+  const bare = ({ detached: _, port: __, ...rest }: DiskDevice): object => rest;
+  return isDeepStrictEqual(bare(a), bare(b));
+}
+
+/** @throws Failure `already-exists` for a file that another disk of this machine has */
+function refuseOwnFile(ctx: Context, { name, instance }: DiskMachine, disk: DiskDevice): void {
+  const storage = (instance.spec.storage ?? []).filter((each) => each.name !== disk.name);
+  for (const use of usesOfStorage(ctx, { name, storage: [disk] })) {
+    const clash = clashOf(use, usesOfStorage(ctx, { name, storage }));
+    if (!clash) continue;
+    throw new Failure('already-exists', `${use.path} is in use as ${clash.what}`, {
+      hint: 'give the disk a file of its own, or leave --file out',
+      data: { path: use.path },
+    });
+  }
+}
+
+function taken(path: string): Failure {
+  return new Failure('already-exists', `there is a file ${path} already, which would be overwritten`, {
+    hint: `zfsdev disk add takes a file as it is: --file ${path}`,
+    data: { path },
+  });
+}
+
+/** From when it is written down its worst case counts, whoever asks. */
+async function reserve(
+  ctx: Context,
+  { name, instance }: DiskMachine,
+  disk: DiskDevice,
+  { isLeftover, overcommit }: { readonly isLeftover: boolean; readonly overcommit: boolean },
+): Promise<Instance> {
+  const claims = isLeftover ? [] : await storageClaims(ctx, { name, storage: [disk] });
+  const size = disk.size === undefined ? '' : ` of ${exactBytes(disk.size)}`;
+  const what = `the disk "${disk.name}"${size}`;
+  return step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
+    withRoom(ctx, { what, claims }, overcommit, () => recordDisk(ctx, instance, detached(disk))),
+  );
+}
