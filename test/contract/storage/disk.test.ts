@@ -1,0 +1,347 @@
+import { existsSync, readFileSync, symlinkSync } from 'node:fs';
+import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { DiskDevice } from '../../../src/template/storage.ts';
+import { callIn } from '../../support/call.ts';
+import { testContext, type TestContext } from '../../support/context.ts';
+import { stoppedInstance } from '../../support/instances.ts';
+import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
+
+const MiB = 2 ** 20;
+
+let ctx: TestContext;
+let zfsdev: Shell;
+let folder: string;
+let root: string;
+
+const qemu = (program: 'qemu-img' | 'qemu-io', ...args: string[]): string =>
+  callIn(ctx.folder, program, ...args);
+
+beforeEach(async () => {
+  ctx = await testContext();
+  zfsdev = shell(ctx.paths.home, { ZFSDEV_RESERVE: '1B', HOME: ctx.folder });
+  const paths = await stoppedInstance(ctx.paths, 'a', { diskBound: 64 * MiB });
+  [folder, root] = [paths.folder, paths.disk];
+  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', root, '64M');
+});
+afterEach(() => ctx.remove());
+
+const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, 'a', ...args);
+const own = (file: string): string => join(folder, 'disks', file);
+const at = (file: string): string => join(ctx.folder, file);
+
+async function done(result: Promise<Result>): Promise<Result> {
+  const ended = await result;
+  expect(ended.stderr).not.toMatch(/^error:/m);
+  expect(ended.exitCode).toBe(0);
+  return ended;
+}
+
+async function refused(result: Promise<Result>, exitCode: number, ...words: string[]): Promise<void> {
+  const ended = await result;
+  for (const word of words) expect(ended.stderr).toContain(word);
+  expect(ended.exitCode).toBe(exitCode);
+}
+
+const spec = (): { disk: number; storage?: DiskDevice[] } =>
+  JSON.parse(readFileSync(join(folder, 'spec.json'), 'utf8')) as { disk: number; storage?: DiskDevice[] };
+
+interface Listed {
+  readonly name: string;
+  readonly virtualBytes?: number;
+  readonly actualBytes: number;
+  readonly attached: boolean;
+  readonly plugged: boolean | null;
+  readonly path: string;
+  readonly problem?: string;
+}
+
+async function listed(): Promise<Listed[]> {
+  const { stdout } = await done(disk('list', '--json'));
+  return (JSON.parse(stdout.split('\n').at(-1) ?? '') as { disks: Listed[] }).disks;
+}
+
+const names = async (): Promise<string[]> => (await listed()).map(({ name }) => name);
+const filesIn = async (path: string): Promise<string[]> => (await readdir(path).catch(() => [])).sort();
+
+/** Writes a pattern that is told by its number; beyond the first megabyte. */
+const write = (path: string, format: string, pattern: number): string =>
+  qemu('qemu-io', '-f', format, '-c', `write -P ${pattern} 1M 1M`, path);
+/** qemu-io says so where the pattern isn't there, and exits 0. */
+const holds = (path: string, format: string, pattern: number): boolean =>
+  !qemu('qemu-io', '-f', format, '-c', `read -P ${pattern} 1M 1M`, path).includes('failed');
+
+describe('a disk of a stopped machine', () => {
+  it('is made, listed beside root, and there at the next start', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await done(disk('add', 'blob', '--size', '4MiB', '--type', 'raw', '--interface', 'scsi', '--no-discard'));
+    expect(await listed()).toMatchObject([
+      { name: 'root', virtualBytes: 64 * MiB, attached: true, plugged: null },
+      { name: 'data', virtualBytes: 8 * MiB, attached: true, plugged: null, path: own('data.qcow2') },
+      { name: 'blob', virtualBytes: 4 * MiB, attached: true, actualBytes: 0, path: own('blob.raw') },
+    ]);
+    expect(spec().storage).toMatchObject([{ name: 'data' }, { name: 'blob', discard: false, interface: 'scsi' }]);
+    expect((await stat(own('data.qcow2'))).mode & 0o777).toBe(0o600);
+    expect((await disk('list')).stdout).toContain('at start');
+  });
+
+  it('is detached and attached without a loss, and says so when it was so already', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    write(own('data.qcow2'), 'qcow2', 7);
+    await done(disk('detach', 'data'));
+    expect(spec().storage).toMatchObject([{ name: 'data', detached: true }]);
+    expect((await done(disk('detach', 'data'))).stdout).toContain('unplugged already');
+    expect((await listed())[1]).toMatchObject({ attached: false });
+    await done(disk('attach', 'data'));
+    expect((await done(disk('attach', 'data'))).stdout).toContain('plugged in already');
+    expect(spec().storage?.[0]).not.toHaveProperty('detached');
+    expect(holds(own('data.qcow2'), 'qcow2', 7)).toBe(true);
+  });
+
+  it('is told apart from one that is there, and from one that is not', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await refused(disk('add', 'data', '--size', '8MiB'), 4, 'has a disk "data" already', 'zfsdev disk list a');
+    await done(disk('detach', 'data'));
+    await refused(disk('add', 'data', '--size', '9MiB'), 4, 'zfsdev disk attach a data');
+    for (const verb of ['attach', 'detach', 'remove'])
+      await refused(disk(verb, 'dat'), 4, 'has no disk "dat"', 'did you mean "data"?', 'root, data');
+    await refused(disk('resize', 'zzz', '1GiB'), 4, 'its disks: root, data');
+    await refused(disk('detach', 'root'), 4, 'boots from its disk "root"');
+    await refused(zfsdev('disk', 'list', 'b'), 4, 'there is no instance "b"');
+  });
+
+  it.each(['is', 'of', 'a-b_c', 'x'.repeat(20)])('may be called %j', async (name) => {
+    await done(disk('add', name, '--size', '1MiB'));
+    await done(disk('resize', name, '2MiB'));
+    expect((await listed())[1]).toMatchObject({ name, virtualBytes: 2 * MiB });
+    await done(disk('remove', name, '--yes'));
+    expect(await names()).toEqual(['root']);
+  });
+
+  it.each(['root', '', 'A', 'a b', 'ünï', '../x', 'a,b', 'x'.repeat(21)])(
+    'is not called %j',
+    async (name) => {
+      await refused(disk('add', '--size', '1MiB', '--', name), 2, 'the name');
+      expect(await filesIn(own(''))).toEqual([]);
+    },
+  );
+
+  it('needs what its options say, each of which is named', async () => {
+    await refused(disk('add', 'x'), 2, '--size is missing');
+    await refused(disk('add', 'x', '--size', '1MiB', '--cluster-size', '5'), 2, '--cluster-size');
+    await refused(disk('add', 'x', '--media', 'cdrom'), 2, '--file is missing');
+    await refused(disk('add', 'x', '--size', '1MiB', '--type', 'raw', '--backing-file', 'y'), 2, '--backing-file');
+    expect(spec()).not.toHaveProperty('storage');
+  });
+
+  it('is of a file of the user, which stays when it is removed', async () => {
+    const file = at('mine.qcow2');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', file, '8M');
+    write(file, 'qcow2', 5);
+    await done(disk('add', 'mine', '--file', file));
+    expect((await listed())[1]).toMatchObject({ virtualBytes: 8 * MiB, path: file });
+    await refused(disk('add', 'other', '--file', file), 4, `${file} is in use as the disk "mine" of "a"`);
+    expect((await done(disk('remove', 'mine'))).stdout).toContain(`${file} stays`);
+    expect(holds(file, 'qcow2', 5)).toBe(true);
+    expect(spec()).not.toHaveProperty('storage');
+  });
+
+  it('in its own folder is only deleted when that was asked for, its snapshots named', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    qemu('qemu-img', 'snapshot', '-c', 'before it', own('data.qcow2'));
+    await refused(disk('remove', 'data'), 2, `Delete ${own('data.qcow2')}`, '"before it"', '--yes');
+    expect(await names()).toEqual(['root', 'data']);
+    expect((await done(disk('remove', 'data', '--yes'))).stderr).toContain('"before it"');
+    expect(await filesIn(own(''))).toEqual([]);
+  });
+
+  it('that was removed by hand is listed as such, is not attached anew, and can be forgotten', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await rm(own('data.qcow2'));
+    expect((await listed())[1]).toMatchObject({ problem: 'data.qcow2 is missing' });
+    await done(disk('detach', 'data'));
+    await refused(disk('attach', 'data'), 1, 'is not there', 'zfsdev disk remove a data');
+    await done(disk('remove', 'data'));
+    expect(await names()).toEqual(['root']);
+  });
+
+  it('that is no qcow2 any more is listed as such, and not grown', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    const bytes = await readFile(own('data.qcow2'));
+    bytes.writeBigUInt64BE(bytes.readBigUInt64BE(72) | 2n, 72);
+    await writeFile(own('data.qcow2'), bytes);
+    expect((await listed())[1]).toMatchObject({ problem: 'QEMU has marked it as corrupt' });
+    await refused(disk('resize', 'data', '9MiB'), 1, 'corrupt', 'qemu-img check');
+    await writeFile(own('data.qcow2'), 'x'.repeat(4096));
+    expect((await listed())[1]).toMatchObject({ problem: 'it is no qcow2' });
+    await refused(disk('resize', 'data', '9MiB'), 1, 'is no qcow2');
+  });
+
+  it('is made neither through a link nor in a folder of the system', async () => {
+    symlinkSync(at('nowhere'), at('link.qcow2'));
+    await refused(disk('add', 'x', '--size', '1MiB', '--file', at('link.qcow2')), 1, 'symbolic link');
+    await refused(disk('add', 'x', '--size', '1MiB', '--file', '/etc/zfsdev-test.qcow2'), 1, 'lies in /etc');
+    expect(existsSync(at('nowhere'))).toBe(false);
+    expect(await names()).toEqual(['root']);
+  });
+
+  it('is admitted only if it fits in the worst case, and nothing of it stays if not', async () => {
+    const poor = zfsdev.with({ ZFSDEV_RESERVE: '100TiB' });
+    const command = ['disk', 'add', 'a', 'data', '--size', '8MiB'];
+    await refused(poor(...command), 3, 'the disk "data"', '--overcommit');
+    expect(spec()).not.toHaveProperty('storage');
+    await refused(poor(...command, '--overcommit'), 0, 'warning');
+    await refused(poor('disk', 'resize', 'a', 'data', '9MiB'), 3, 'the disk "data" of a');
+    await refused(poor('disk', 'resize', 'a', 'root', '1GiB'), 3, 'the disk "root" of a');
+    expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([64 * MiB, 8 * MiB]);
+  });
+
+  it('counts in the worst case of whatever comes after it', async () => {
+    await done(disk('add', 'data', '--size', '8MiB', '--type', 'raw'));
+    const poor = zfsdev.with({ ZFSDEV_RESERVE: '100TiB' });
+    await refused(poor('disk', 'add', 'a', 'more', '--size', '1MiB'), 3, 'the disk "data" of a can still grow by');
+  });
+
+  it('that can not be made is not written down', async () => {
+    const locked = at('locked');
+    await mkdir(locked);
+    await writeFile(join(locked, 'file'), '');
+    await refused(disk('add', 'x', '--size', '1MiB', '--file', join(locked, 'file', 'x.qcow2')), 1, 'the disk "x"', locked);
+    expect(spec()).not.toHaveProperty('storage');
+  });
+
+  it('is changed by one zfsdev at a time', async () => {
+    const { lock } = await import('../../../src/host/lock.ts');
+    const held = await lock(ctx.paths.lock('instance-a'), 'it');
+    try {
+      await refused(disk('add', 'data', '--size', '1MiB'), 4, 'is being changed by another zfsdev');
+    } finally {
+      await held.release();
+    }
+    expect(await names()).toEqual(['root']);
+  });
+
+  it('that an add which was killed has left is completed by the same command', async () => {
+    const half = { ...(await halfAdded('data')), detached: true as const };
+    for (const withFile of [false, true]) {
+      await writeSpec([half]);
+      await rm(own(''), { recursive: true, force: true });
+      if (withFile) {
+        await mkdir(own(''));
+        qemu('qemu-img', 'create', '-q', '-f', 'qcow2', own('data.qcow2'), '8M');
+        write(own('data.qcow2'), 'qcow2', 4);
+      }
+      await done(disk('add', 'data', '--size', '8MiB'));
+      expect((await listed())[1]).toMatchObject({ name: 'data', attached: true, virtualBytes: 8 * MiB });
+      // What was made is not made again.
+      if (withFile) expect(holds(own('data.qcow2'), 'qcow2', 4)).toBe(true);
+    }
+  });
+
+  it('changes nothing under --dry-run', async () => {
+    const would = await done(disk('add', 'data', '--size', '8MiB', '--dry-run'));
+    expect(would.stderr).toContain('would give a the disk "data"');
+    expect(await filesIn(folder)).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
+  });
+
+  it("of one of Lima's is refused, and the driver that has it is named", async () => {
+    await stoppedInstance(ctx.paths, 'lima', { driver: 'lima' });
+    for (const words of [['list', 'lima'], ['add', 'lima', 'x', '--size', '1MiB'], ['remove', 'lima', 'x']])
+      await refused(zfsdev('disk', ...words), 4, 'is run by Lima', '--driver qemu');
+  });
+});
+
+/** What an add writes down first. */
+async function halfAdded(name: string): Promise<DiskDevice> {
+  await done(disk('add', name, '--size', '8MiB'));
+  const found = spec().storage?.[0];
+  if (!found) throw new Error('nothing was added');
+  return found;
+}
+
+async function writeSpec(storage: readonly DiskDevice[]): Promise<void> {
+  await writeFile(join(folder, 'spec.json'), JSON.stringify({ ...spec(), storage }));
+}
+
+describe('a resize', () => {
+  it('grows qcow2, raw and root, keeps what is on them, and tells what is left to do', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await done(disk('add', 'blob', '--size', '8MiB', '--type', 'raw'));
+    write(own('data.qcow2'), 'qcow2', 1);
+    write(own('blob.raw'), 'raw', 2);
+    write(root, 'qcow2', 3);
+    expect((await done(disk('resize', 'data', '16MiB'))).stdout).toContain('zpool online -e');
+    await done(disk('resize', 'blob', '16MiB'));
+    expect((await done(disk('resize', 'root', '128MiB'))).stdout).toContain('grows at the next boot');
+    expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([128 * MiB, 16 * MiB, 16 * MiB]);
+    expect([holds(own('data.qcow2'), 'qcow2', 1), holds(own('blob.raw'), 'raw', 2), holds(root, 'qcow2', 3)]).toEqual(
+      [true, true, true],
+    );
+    expect(spec()).toMatchObject({ disk: 128 * MiB, storage: [{ size: 16 * MiB }, { size: 16 * MiB }] });
+    const state = JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as { diskBound: number };
+    expect(state.diskBound).toBeGreaterThanOrEqual(128 * MiB);
+  });
+
+  it('never shrinks a disk', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await refused(disk('resize', 'data', '4MiB'), 2, 'would cut off', 'disks only grow');
+    await refused(disk('resize', 'root', '4MiB'), 2, 'would cut off');
+    expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([64 * MiB, 8 * MiB]);
+    expect((await done(disk('resize', 'data', '8MiB'))).stdout).toContain('had 8MiB, has 8MiB');
+  });
+
+  it('of what is only read is refused', async () => {
+    const file = at('medium.iso');
+    await writeFile(file, '');
+    await truncate(file, MiB);
+    await done(disk('add', 'cd', '--file', file, '--media', 'cdrom'));
+    await refused(disk('resize', 'cd', '2MiB'), 4, 'only read');
+    expect((await disk('list')).stdout).toContain('cdrom');
+  });
+
+  it('that was cut off after the file has grown is written down by the same command', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    qemu('qemu-img', 'resize', '-q', own('data.qcow2'), '16M');
+    await done(disk('resize', 'data', '16MiB'));
+    expect(spec().storage).toMatchObject([{ size: 16 * MiB }]);
+  });
+
+  it('of a disk with snapshots leaves them as they are', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    qemu('qemu-img', 'snapshot', '-c', 'one', own('data.qcow2'));
+    await done(disk('resize', 'data', '16MiB'));
+    expect(qemu('qemu-img', 'check', own('data.qcow2'))).toContain('No errors');
+    expect(qemu('qemu-img', 'snapshot', '-l', own('data.qcow2'))).toContain('one');
+  });
+});
+
+describe('a snapshot', () => {
+  it('of before a disk went is told to be no longer whole, and not loaded as if it were', async () => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    await done(zfsdev('snapshot', 'create', 'a', 'both'));
+    await done(disk('detach', 'data'));
+    await refused(zfsdev('snapshot', 'load', 'a', 'both'), 4, 'no longer whole: data', '--disk root');
+    await done(disk('attach', 'data'));
+    await done(zfsdev('snapshot', 'load', 'a', 'both'));
+  });
+});
+
+describe('a file that can not be written to', () => {
+  it('is refused before anything is done to it', async () => {
+    const file = at('fixed.qcow2');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', file, '8M');
+    const before = await readFile(file);
+    await chmod(file, 0o400);
+    const isRoot = process.getuid?.() === 0;
+    if (isRoot) callIn(dirname(file), 'chattr', '+i', file);
+    try {
+      await refused(disk('add', 'fixed', '--file', file), 1, `can't be written to`);
+      await done(disk('add', 'fixed', '--file', file, '--readonly'));
+      await refused(disk('resize', 'fixed', '9MiB'), 4, 'only read');
+      expect((await readFile(file)).equals(before)).toBe(true);
+    } finally {
+      if (isRoot) callIn(dirname(file), 'chattr', '-i', file);
+    }
+  });
+});
