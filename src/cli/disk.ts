@@ -5,7 +5,9 @@ const formats = ['qcow2', 'raw'] as const;
 
 const yes = (): Option => new Option('--yes', 'without asking');
 const patience = (): Option =>
-  new Option('--timeout <time>', 'how long a running guest may take to let go of it (90s, 10m)').default('30s');
+  new Option('--timeout <time>', 'how long a running guest may take to let go of it (90s, 10m)').default(
+    '30s',
+  );
 const ofType = (description: string): Option => new Option('--type <type>', description).choices(formats);
 
 /** Options that say what a disk is like, for one that is made or copied. */
@@ -44,7 +46,10 @@ export function declareDisk(program: Command, perform: Perform): void {
   run(
     shaped(ofDisk('add', 'give a machine one more disk; a running one has it at once'))
       .option('--size <size>', 'what the guest sees (1GiB); not for a file that is there')
-      .option('--file <file>', "a file of your own, made if it isn't there (default: one that goes with the machine)")
+      .option(
+        '--file <file>',
+        "a file of your own, made if it isn't there (default: one that goes with the machine)",
+      )
       .addOption(new Option('--media <media>', 'a cdrom is only read').choices(['disk', 'cdrom']))
       .option('--readonly', 'the guest only reads it')
       .option('--backing-file <file>', 'a disk that it begins as a copy of, and stands on')
@@ -54,9 +59,9 @@ export function declareDisk(program: Command, perform: Perform): void {
     'add',
   );
   run(
-    shaped(ofDisk('import', 'make a disk of a file of the host, by copy').argument('<file>', 'raw or qcow2')).addOption(
-      new Option('--from <format>', 'what the file is (default: by its content)').choices(formats),
-    ),
+    shaped(
+      ofDisk('import', 'make a disk of a file of the host, by copy').argument('<file>', 'raw or qcow2'),
+    ).addOption(new Option('--from <format>', 'what the file is (default: by its content)').choices(formats)),
     'importFile',
   );
   run(ofDisk('attach', 'plug in a disk that was detached').addOption(dryRun()), 'attach');
@@ -82,7 +87,10 @@ export function declareDisk(program: Command, perform: Perform): void {
     'resize',
   );
   run(
-    ofDisk('change', 'write a disk that is not in use anew, as raw or qcow2; verified before it replaces the old one')
+    ofDisk(
+      'change',
+      'write a disk that is not in use anew, as raw or qcow2; verified before it replaces the old one',
+    )
       .addOption(ofType('what it is to be').makeOptionMandatory())
       .addOption(overcommit())
       .addOption(dryRun()),
@@ -95,7 +103,9 @@ export function declareDisk(program: Command, perform: Perform): void {
       .argument('<target>', 'the file to write, verified before it takes its name')
       .description('write a disk file as raw or qcow2 that needs no other file')
       .addOption(new Option('--from <format>', 'what the file is (default: by its content)').choices(formats))
-      .addOption(new Option('--to <format>', "what to write (default: by the target's name)").choices(formats))
+      .addOption(
+        new Option('--to <format>', "what to write (default: by the target's name)").choices(formats),
+      )
       .option('--overwrite', 'replace a file of that name')
       .addOption(overcommit())
       .addOption(dryRun()),

@@ -41,13 +41,20 @@ export async function list(session: Session, [instance = '']: Words): Promise<vo
 }
 
 /** `zfsdev disk add`. */
-export async function add(session: Session, [instance = '', name = '']: Words, options: DiskCommandOptions): Promise<void> {
+export async function add(
+  session: Session,
+  [instance = '', name = '']: Words,
+  options: DiskCommandOptions,
+): Promise<void> {
   const machine = parseName(instance);
   const shape = shapeOf(options);
   const disk = diskFromOptions(name, shape);
   if (await planned(session, machine, `give ${machine} the disk "${name}"`)) return;
   const command = addCommand(machine, name, shape);
-  const added = await addDisk(session.ctx, machine, disk, { command, overcommit: options.overcommit === true });
+  const added = await addDisk(session.ctx, machine, disk, {
+    command,
+    overcommit: options.overcommit === true,
+  });
   await tellAdded(session, machine, added, added.made ? 'made' : 'taken as it is');
 }
 
@@ -97,7 +104,11 @@ export async function attach(session: Session, [instance = '', name = '']: Words
 }
 
 /** `zfsdev disk detach`. */
-export async function detach(session: Session, [instance = '', name = '']: Words, options: DiskCommandOptions): Promise<void> {
+export async function detach(
+  session: Session,
+  [instance = '', name = '']: Words,
+  options: DiskCommandOptions,
+): Promise<void> {
   const machine = parseName(instance);
   const patience = parseDuration(options.timeout ?? '30s');
   if (await planned(session, machine, `unplug the disk "${name}" from ${machine}`)) return;
@@ -118,7 +129,11 @@ async function tellPlugged(
 }
 
 /** `zfsdev disk remove`. */
-export async function remove(session: Session, [instance = '', name = '']: Words, options: DiskCommandOptions): Promise<void> {
+export async function remove(
+  session: Session,
+  [instance = '', name = '']: Words,
+  options: DiskCommandOptions,
+): Promise<void> {
   const machine = parseName(instance);
   const patience = parseDuration(options.timeout ?? '30s');
   if (await planned(session, machine, `remove the disk "${name}" of ${machine}`)) return;
@@ -136,7 +151,8 @@ export async function remove(session: Session, [instance = '', name = '']: Words
       : { instance: machine, removed: null },
     () => {
       if (!removed) return `"${name}" of ${machine} stays\n`;
-      const file = removed.stays === undefined ? `${formatBytes(removed.freed)} freed` : `${removed.stays} stays`;
+      const file =
+        removed.stays === undefined ? `${formatBytes(removed.freed)} freed` : `${removed.stays} stays`;
       return `"${name}" of ${session.paint('good', machine)} is removed: ${file}\n`;
     },
   );
@@ -157,7 +173,8 @@ async function mayRemove(
   }
   const what = file === undefined ? `Forget the disk "${disk}" of ${machine}` : `Delete ${file}`;
   const question = `${what}${lost ? `, with ${lost}` : ''}?`;
-  if (!canAsk() || json) throw new Failure('usage', `${question} There is no terminal to ask on`, { hint: 'add --yes' });
+  if (!canAsk() || json)
+    throw new Failure('usage', `${question} There is no terminal to ask on`, { hint: 'add --yes' });
   return confirm(question, { flag: '--yes', signal: ctx.signal });
 }
 
@@ -182,7 +199,11 @@ export async function resize(
 }
 
 /** `zfsdev disk change`. */
-export async function change(session: Session, [instance = '', name = '']: Words, options: DiskCommandOptions): Promise<void> {
+export async function change(
+  session: Session,
+  [instance = '', name = '']: Words,
+  options: DiskCommandOptions,
+): Promise<void> {
   const machine = parseName(instance);
   const type = options.type === 'raw' ? 'raw' : 'qcow2';
   if (await planned(session, machine, `write the disk "${name}" of ${machine} anew as ${type}`)) return;
@@ -198,7 +219,11 @@ export async function change(session: Session, [instance = '', name = '']: Words
 }
 
 /** `zfsdev disk convert`. */
-export async function convert(session: Session, [source = '', target = '']: Words, options: DiskCommandOptions): Promise<void> {
+export async function convert(
+  session: Session,
+  [source = '', target = '']: Words,
+  options: DiskCommandOptions,
+): Promise<void> {
   if (session.ctx.dryRun) return session.ctx.emit({ type: 'would', text: `write ${source} as ${target}` });
   const { path, format, virtual, actual } = await convertFile(session.ctx, source, target, {
     overwrite: options.overwrite === true,

@@ -15,9 +15,11 @@ export async function runProcess(
 ): ReturnType<Run> {
   const [program, ...args] = owned(argv, options);
   const child = execa(program, args, execaOptions(env, options));
-  if (options.onLine) void forwardLines(child, options.onLine);
+  const forwarded = options.onLine && forwardLines(child, options.onLine);
   if (child.pid !== undefined) options.onStart?.(child.pid);
   const result = await child;
+  // The last line may have no end.
+  await forwarded;
   const text = (value: unknown): string => (typeof value === 'string' ? value : '');
   const [stdout, stderr] = [text(result.stdout), text(result.stderr)];
   const accepted = result.exitCode === 0 || options.accept?.includes(result.exitCode ?? -1);

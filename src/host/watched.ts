@@ -42,10 +42,14 @@ export async function runWatched(
   } catch (error) {
     if (!stalled.signal.aborted || ctx.signal.aborted) throw error;
     const seconds = Math.round(longest / 1000);
-    throw new Failure('deadline', `${argv[0]} has read and written nothing for ${seconds} s, and was given up`, {
-      hint: "look whether the host's disk hangs (dmesg), and try again",
-      cause: error,
-    });
+    throw new Failure(
+      'deadline',
+      `${argv[0]} has read and written nothing for ${seconds} s, and was given up`,
+      {
+        hint: "look whether the host's disk hangs (dmesg), and try again",
+        cause: error,
+      },
+    );
   } finally {
     clearInterval(watch);
   }

@@ -39,7 +39,8 @@ const mapSchema = v.array(v.object({ length: v.number(), data: v.boolean() }));
 export async function measureCopy(ctx: Context, source: ImageFile, format: DiskFormat): Promise<number> {
   const image = [...secret('passphrase', source), '--image-opts', imageOf(source)];
   if (format === 'qcow2')
-    return (await askJson(ctx, ['measure', '--output=json', '-O', 'qcow2', ...image], measureSchema)).required;
+    return (await askJson(ctx, ['measure', '--output=json', '-O', 'qcow2', ...image], measureSchema))
+      .required;
   // Of a raw file, holes are left holes: only what holds data is written.
   const map = await askJson(ctx, ['map', '--output=json', ...image], mapSchema);
   return map.filter(({ data }) => data).reduce((sum, { length }) => sum + length, 0);

@@ -217,8 +217,12 @@ function explained(error: unknown): unknown {
   if (!(error instanceof Failure)) return error;
   const fixed = /does not support hot-?(un)?plugging|Bus '.*' not found|No '.*' bus found/i;
   if (!fixed.test(wordsOf(error))) return error;
-  return new Failure('wrong-state', `its bus is only changed while the machine is stopped: ${error.message}`, {
-    data: { ...error.data, fixedBus: true },
-    cause: error,
-  });
+  return new Failure(
+    'wrong-state',
+    `its bus is only changed while the machine is stopped: ${error.message}`,
+    {
+      data: { ...error.data, fixedBus: true },
+      cause: error,
+    },
+  );
 }

@@ -57,7 +57,8 @@ export function addDisk(
     for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
     return withUndo(async (undo) => {
       const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
-      if (!isLeftover) undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
+      if (!isLeftover)
+        undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
       if (place) {
         await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
           createDisk(ctx, place, undo, wanted.fill),

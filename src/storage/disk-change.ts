@@ -92,7 +92,8 @@ async function requireFree(
     });
   }
   const clash = clashOf({ path, writes: true }, await usesOfOthers(ctx, name));
-  if (clash) throw new Failure('wrong-state', `${path} is needed by ${clash.what}`, { hint: 'remove that one first' });
+  if (clash)
+    throw new Failure('wrong-state', `${path} is needed by ${clash.what}`, { hint: 'remove that one first' });
 }
 
 /** @throws Failure `wrong-state` for what the new file would not have */
@@ -131,7 +132,12 @@ async function makeOther(
     boundOf(ctx, disk.type, size),
   ]);
   const what = `the disk "${disk.name}" of ${name} as ${disk.type}`;
-  const claim = { what, path: dirname(path), bound: Math.max(copy, bound - actualSize(source.path)), allocated: 0 };
+  const claim = {
+    what,
+    path: dirname(path),
+    bound: Math.max(copy, bound - actualSize(source.path)),
+    allocated: 0,
+  };
   await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
     withRoom(ctx, { what, claims: [claim] }, overcommit, () => Promise.resolve()),
   );
@@ -141,7 +147,12 @@ async function makeOther(
 }
 
 /** The old file that somebody left who was killed before it went; one that is not the same stays. */
-async function sweepOther(ctx: Context, { name }: DiskMachine, disk: DiskDevice, path: string): Promise<void> {
+async function sweepOther(
+  ctx: Context,
+  { name }: DiskMachine,
+  disk: DiskDevice,
+  path: string,
+): Promise<void> {
   const other = placeOf(ctx, name, changed(disk, disk.type === 'raw' ? 'qcow2' : 'raw'));
   if (!exists(other)) return;
   const same = await sameImages(ctx, { path, format: disk.type }, lookAtSource(other)).catch(() => false);

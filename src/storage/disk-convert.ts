@@ -80,7 +80,9 @@ async function requireTarget(
   overwrite: boolean,
 ): Promise<void> {
   if (!exists(dirname(path)))
-    throw new Failure('not-found', `there is no folder ${dirname(path)}`, { hint: 'make it first, or name another' });
+    throw new Failure('not-found', `there is no folder ${dirname(path)}`, {
+      hint: 'make it first, or name another',
+    });
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return;
   if (!found.isFile()) {

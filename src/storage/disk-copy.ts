@@ -43,12 +43,15 @@ export function lookAtSource(path: string, format?: ImageFile['format']): Source
  * Writes a copy into an empty file and flushes it to the disk of the host, once a guest would read the same from both.
  * @throws Failure `no-space`, `process`, `deadline` if qemu-img gets nowhere, `interrupted`
  */
-export async function writeCopy(ctx: Context, source: ImageFile, target: NewImage, title: string): Promise<void> {
+export async function writeCopy(
+  ctx: Context,
+  source: ImageFile,
+  target: NewImage,
+  title: string,
+): Promise<void> {
   await step(ctx.emit, 'convert', title, async (progress) => {
     try {
-      await convert(ctx, source, target, (fraction) =>
-        progress(`${Math.round(fraction * 100)} %`, fraction),
-      );
+      await convert(ctx, source, target, (fraction) => progress(`${Math.round(fraction * 100)} %`, fraction));
     } catch (error) {
       throw told(source, target, error);
     }
@@ -63,7 +66,13 @@ export async function writeCopy(ctx: Context, source: ImageFile, target: NewImag
   });
 }
 
-function isSound({ corruptions, errors }: { readonly corruptions: number; readonly errors: number }): boolean {
+function isSound({
+  corruptions,
+  errors,
+}: {
+  readonly corruptions: number;
+  readonly errors: number;
+}): boolean {
   return corruptions + errors === 0;
 }
 

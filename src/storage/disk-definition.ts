@@ -61,7 +61,8 @@ export function diskFromOptions(name: string, options: DiskOptions): DiskDevice 
 function wrongOptions(problems: readonly KeyProblem[]): Failure {
   const lines = problems.map(({ path, message }) => {
     const key = path.at(-1) ?? '';
-    const said = key === 'name' ? 'the name' : /^\d+$/.test(key) ? 'the disk' : `--${key.replaceAll('_', '-')}`;
+    const said =
+      key === 'name' ? 'the name' : /^\d+$/.test(key) ? 'the disk' : `--${key.replaceAll('_', '-')}`;
     return `${said} ${message}`;
   });
   const [first = 'this is no disk', ...more] = lines;

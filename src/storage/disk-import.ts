@@ -27,16 +27,21 @@ export async function importDisk(
   refuseDependent(source);
   const size = bytes(source.qcow2?.virtual ?? roundUp(statSync(source.path).size));
   const { clusterSize, compression } = disk.format ?? {};
-  return addDisk(ctx, name, { ...disk, size }, {
-    ...wanted,
-    fill: (path) =>
-      writeCopy(
-        ctx,
-        source,
-        { path, format: disk.type, clusterSize, compression },
-        `Copying ${source.path} to the disk "${disk.name}"`,
-      ),
-  });
+  return addDisk(
+    ctx,
+    name,
+    { ...disk, size },
+    {
+      ...wanted,
+      fill: (path) =>
+        writeCopy(
+          ctx,
+          source,
+          { path, format: disk.type, clusterSize, compression },
+          `Copying ${source.path} to the disk "${disk.name}"`,
+        ),
+    },
+  );
 }
 
 /** A file that stands on another one takes its content from there, unseen. */

@@ -59,7 +59,10 @@ export async function listDisks(ctx: Context, name: InstanceName): Promise<DiskL
     discard: true,
   };
   const disks = [root, ...disksAmong(machine.instance.spec.storage)];
-  return { running: machine.running, disks: await Promise.all(disks.map((disk) => look(ctx, name, disk, seen))) };
+  return {
+    running: machine.running,
+    disks: await Promise.all(disks.map((disk) => look(ctx, name, disk, seen))),
+  };
 }
 
 /** What QEMU has: ids of devices, and nodes with their sizes. */
@@ -119,10 +122,7 @@ function virtualOf(disk: DiskDevice, path: string, usage: DiskUsage): number | u
   return disk.type === 'raw' ? statSync(path, { throwIfNoEntry: false })?.size : usage.virtual;
 }
 
-function problemOf(
-  disk: DiskDevice,
-  { kind, problem }: DiskUsage,
-): { readonly problem?: string } {
+function problemOf(disk: DiskDevice, { kind, problem }: DiskUsage): { readonly problem?: string } {
   if (disk.type === 'raw' && kind === 'qcow2') return {};
   if (disk.type === 'qcow2' && kind === 'raw' && problem === undefined) return { problem: 'it is no qcow2' };
   return problem === undefined ? {} : { problem };

@@ -79,9 +79,13 @@ export async function withMonitor<T>(
  */
 export function requireDisk({ name: machine, instance }: DiskMachine, name: string): DiskDevice {
   if (name === rootDisk) {
-    throw new Failure('unsupported', `"${machine}" boots from its disk "${rootDisk}", which stays where it is`, {
-      hint: `zfsdev disk resize ${machine} ${rootDisk} SIZE is what can be done with it`,
-    });
+    throw new Failure(
+      'unsupported',
+      `"${machine}" boots from its disk "${rootDisk}", which stays where it is`,
+      {
+        hint: `zfsdev disk resize ${machine} ${rootDisk} SIZE is what can be done with it`,
+      },
+    );
   }
   const disks = disksAmong(instance.spec.storage);
   const found = disks.find((disk) => disk.name === name);

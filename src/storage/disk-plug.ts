@@ -145,7 +145,9 @@ async function withFreePlace(
 async function writeDown(ctx: Context, qmp: Qmp, instance: Instance, disk: DiskDevice): Promise<Instance> {
   const storage = (instance.spec.storage ?? []).map((one) => (one.name === disk.name ? disk : one));
   const ids = await deviceIds(qmp);
-  const plugged = disksAmong(attachedStorage(storage)).map(deviceOf).filter((id) => ids.has(id));
+  const plugged = disksAmong(attachedStorage(storage))
+    .map(deviceOf)
+    .filter((id) => ids.has(id));
   const ports = await portsIn(qmp, plugged);
   const placed = storage.map((one): StorageDevice => {
     const port = ports.get(deviceOf(one))?.number;

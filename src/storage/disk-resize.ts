@@ -137,13 +137,17 @@ async function rootTarget(ctx: Context, { name, instance, running }: DiskMachine
 async function requireGrowable({ name }: DiskMachine, disk: DiskDevice, path: string): Promise<void> {
   if (disk.readonly || disk.media === 'cdrom') {
     throw new Failure('wrong-state', `"${disk.name}" of "${name}" is only read, and can't grow`, {
-      hint: 'its file is somebody else\'s to change; a disk of your own: zfsdev disk add --size',
+      hint: "its file is somebody else's to change; a disk of your own: zfsdev disk add --size",
     });
   }
   if (disk.type === 'qcow2') await requireSound([{ name: disk.name, path, node: nodeOf(disk) }]);
 }
 
-async function sizeOf(ctx: Context, { name }: DiskMachine, { device, path, node, live }: Target): Promise<number> {
+async function sizeOf(
+  ctx: Context,
+  { name }: DiskMachine,
+  { device, path, node, live }: Target,
+): Promise<number> {
   if (live) {
     const size = await withMonitor(ctx, name, async (qmp) => (await nodeSizes(qmp)).get(node));
     if (size !== undefined && size > 0) return size;
@@ -194,7 +198,10 @@ async function growLive(
     const now = (await nodeSizes(qmp)).get(node);
     // Rounded up to whole clusters by some formats, never down.
     if (now !== undefined && now >= size) return;
-    throw new Failure('process', `QEMU says that "${device.name}" has grown, and it has ${formatBytes(now ?? 0)}`);
+    throw new Failure(
+      'process',
+      `QEMU says that "${device.name}" has grown, and it has ${formatBytes(now ?? 0)}`,
+    );
   });
 }
 

@@ -31,10 +31,11 @@ export async function requireRecorded(
   if (disks.length === 0) return;
   const ids = await deviceIds(qmp);
   const seen = disks.filter((disk) => disk.interface !== 'none');
-  const ports = await portsIn(qmp, seen.map(deviceOf).filter((id) => ids.has(id)));
-  const planned = plannedPorts(
-    drivesOf(ctx, name, spec.storage).filter((drive) => drive.kind === 'disk'),
+  const ports = await portsIn(
+    qmp,
+    seen.map(deviceOf).filter((id) => ids.has(id)),
   );
+  const planned = plannedPorts(drivesOf(ctx, name, spec.storage).filter((drive) => drive.kind === 'disk'));
   const odd = seen.find((disk) => {
     const id = deviceOf(disk);
     return ids.has(id) === (disk.detached === true) || ports.get(id)?.number !== planned.get(id);

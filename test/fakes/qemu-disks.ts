@@ -20,7 +20,8 @@ export interface FakeQemu {
   guest: Guest;
   status: string;
   /** The next command of this name is refused in these words; `hang up` ends the conversation instead, carried out or not. */
-  fault: { readonly command: string; readonly words: string | 'hang up before' | 'hang up after' } | undefined;
+  fault:
+    { readonly command: string; readonly words: string | 'hang up before' | 'hang up after' } | undefined;
   /** Fails if a command came that this QEMU does not know. */
   verify(): void;
   close(): Promise<void>;
@@ -176,7 +177,8 @@ function addDevice(qemu: FakeQemu, args: Properties): object {
   const [id, bus] = [String(args['id']), String(args['bus'] ?? 'pcie.0')];
   if (qemu.devices.has(id)) throw new Refused(`Duplicate device ID '${id}'`);
   if (bus === 'pcie.0') throw new Refused("Bus 'pcie.0' does not support hotplugging");
-  if (!ports.includes(bus) && !qemu.devices.has(bus.split('.')[0] ?? '')) throw new Refused(`Bus '${bus}' not found`);
+  if (!ports.includes(bus) && !qemu.devices.has(bus.split('.')[0] ?? ''))
+    throw new Refused(`Bus '${bus}' not found`);
   qemu.devices.set(id, args);
   return {};
 }

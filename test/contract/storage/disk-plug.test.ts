@@ -50,7 +50,10 @@ afterEach(async () => {
 });
 
 function add(disk: string, options: DiskOptions = { size: '8MiB' }): ReturnType<typeof addDisk> {
-  return addDisk(ctx, name, diskFromOptions(disk, options), { command: 'zfsdev disk add ...', overcommit: false });
+  return addDisk(ctx, name, diskFromOptions(disk, options), {
+    command: 'zfsdev disk add ...',
+    overcommit: false,
+  });
 }
 
 const detach = (disk: string, time = patience): ReturnType<typeof detachDisk> =>
@@ -94,11 +97,17 @@ describe('a disk that is added to a running machine', () => {
       serial: 'data',
       bus: 'port1',
     });
-    expect(qemu.nodes.get('disk-data')).toMatchObject({ driver: 'qcow2', file: 'disk-data-file', discard: 'unmap' });
+    expect(qemu.nodes.get('disk-data')).toMatchObject({
+      driver: 'qcow2',
+      file: 'disk-data-file',
+      discard: 'unmap',
+    });
     expect(qemu.nodes.get('disk-data-file')).toMatchObject({ filename: join(disks, 'data.qcow2') });
     expect(storage()).toMatchObject([{ name: 'data', port: 1 }]);
     expect(storage()[0]).not.toHaveProperty('detached');
-    expect(await listDisks(ctx, name)).toMatchObject({ disks: [{ plugged: true }, { name: 'data', plugged: true }] });
+    expect(await listDisks(ctx, name)).toMatchObject({
+      disks: [{ plugged: true }, { name: 'data', plugged: true }],
+    });
     await asRecorded();
   });
 
@@ -126,7 +135,9 @@ describe('a disk that is added to a running machine', () => {
   });
 
   it('is refused on scsi where there is no controller, and plugged in by number where there is', async () => {
-    await expect(add('data', { size: '8MiB', interface: 'scsi' })).rejects.toMatchObject({ reason: 'wrong-state' });
+    await expect(add('data', { size: '8MiB', interface: 'scsi' })).rejects.toMatchObject({
+      reason: 'wrong-state',
+    });
     expect(await inFolder()).toEqual([]);
     qemu.devices.set('scsi0', { driver: 'virtio-scsi-pci' });
     qemu.devices.set('other', { driver: 'scsi-hd', bus: 'scsi0.0', 'scsi-id': 0 });
@@ -155,18 +166,21 @@ describe('a disk that is added to a running machine', () => {
 });
 
 describe('a plug that goes wrong', () => {
-  it.each(['blockdev-add', 'device_add'])('at %s leaves nothing, neither in QEMU nor on the host', async (command) => {
-    qemu.fault = { command, words: 'no such luck' };
-    await expect(add('data')).rejects.toMatchObject({
-      reason: 'process',
-      message: expect.stringContaining('no such luck') as string,
-    });
-    expectBare();
-    expect(storage()).toEqual([]);
-    expect(await inFolder()).toEqual([]);
-    await add('data');
-    await asRecorded();
-  });
+  it.each(['blockdev-add', 'device_add'])(
+    'at %s leaves nothing, neither in QEMU nor on the host',
+    async (command) => {
+      qemu.fault = { command, words: 'no such luck' };
+      await expect(add('data')).rejects.toMatchObject({
+        reason: 'process',
+        message: expect.stringContaining('no such luck') as string,
+      });
+      expectBare();
+      expect(storage()).toEqual([]);
+      expect(await inFolder()).toEqual([]);
+      await add('data');
+      await asRecorded();
+    },
+  );
 
   // What a killed zfsdev leaves is what QEMU has done until then, and what was written down last.
   it.each([
@@ -227,7 +241,9 @@ describe('an unplug', () => {
       await expect(detach('data', time)).rejects.toMatchObject({
         reason: 'deadline',
         message: expect.stringContaining('is still plugged into "run"') as string,
-        hint: expect.stringMatching(/lsblk[^]*unmount[^]*zfsdev stop run && zfsdev disk detach run data/) as string,
+        hint: expect.stringMatching(
+          /lsblk[^]*unmount[^]*zfsdev stop run && zfsdev disk detach run data/,
+        ) as string,
       });
     expect(storage()[0]).not.toHaveProperty('detached');
     await expect(remove('data', 100)).rejects.toMatchObject({ reason: 'deadline' });
@@ -326,7 +342,9 @@ describe('a resize of a running machine', () => {
   it('is QEMU’s to do, which would shrink it without a word', async () => {
     await add('data');
     qemu.sizes.set('disk-data', 8 * MiB);
-    await expect(resizeDisk(ctx, name, 'data', bytes(4 * MiB), false)).rejects.toMatchObject({ reason: 'usage' });
+    await expect(resizeDisk(ctx, name, 'data', bytes(4 * MiB), false)).rejects.toMatchObject({
+      reason: 'usage',
+    });
     expect(qemu.changes).not.toContain('block_resize');
     await expect(resizeDisk(ctx, name, 'data', bytes(16 * MiB), false)).resolves.toMatchObject({
       before: 8 * MiB,
@@ -341,7 +359,9 @@ describe('a resize of a running machine', () => {
     await add('data');
     qemu.sizes.set('disk-data', 8 * MiB);
     qemu.fault = { command: 'block_resize', words: 'No space left on device' };
-    await expect(resizeDisk(ctx, name, 'data', bytes(16 * MiB), false)).rejects.toMatchObject({ reason: 'process' });
+    await expect(resizeDisk(ctx, name, 'data', bytes(16 * MiB), false)).rejects.toMatchObject({
+      reason: 'process',
+    });
     expect(storage()).toMatchObject([{ size: 8 * MiB }]);
   });
 

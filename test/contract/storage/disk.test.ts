@@ -81,7 +81,10 @@ describe('a disk of a stopped machine', () => {
       { name: 'data', virtualBytes: 8 * MiB, attached: true, plugged: null, path: own('data.qcow2') },
       { name: 'blob', virtualBytes: 4 * MiB, attached: true, actualBytes: 0, path: own('blob.raw') },
     ]);
-    expect(spec().storage).toMatchObject([{ name: 'data' }, { name: 'blob', discard: false, interface: 'scsi' }]);
+    expect(spec().storage).toMatchObject([
+      { name: 'data' },
+      { name: 'blob', discard: false, interface: 'scsi' },
+    ]);
     expect((await stat(own('data.qcow2'))).mode & 0o777).toBe(0o600);
     expect((await disk('list')).stdout).toContain('at start');
   });
@@ -101,7 +104,12 @@ describe('a disk of a stopped machine', () => {
 
   it('is told apart from one that is there, and from one that is not', async () => {
     await done(disk('add', 'data', '--size', '8MiB'));
-    await refused(disk('add', 'data', '--size', '8MiB'), 4, 'has a disk "data" already', 'zfsdev disk list a');
+    await refused(
+      disk('add', 'data', '--size', '8MiB'),
+      4,
+      'has a disk "data" already',
+      'zfsdev disk list a',
+    );
     await done(disk('detach', 'data'));
     await refused(disk('add', 'data', '--size', '9MiB'), 4, 'zfsdev disk attach a data');
     for (const verb of ['attach', 'detach', 'remove'])
@@ -131,7 +139,11 @@ describe('a disk of a stopped machine', () => {
     await refused(disk('add', 'x'), 2, '--size is missing');
     await refused(disk('add', 'x', '--size', '1MiB', '--cluster-size', '5'), 2, '--cluster-size');
     await refused(disk('add', 'x', '--media', 'cdrom'), 2, '--file is missing');
-    await refused(disk('add', 'x', '--size', '1MiB', '--type', 'raw', '--backing-file', 'y'), 2, '--backing-file');
+    await refused(
+      disk('add', 'x', '--size', '1MiB', '--type', 'raw', '--backing-file', 'y'),
+      2,
+      '--backing-file',
+    );
     expect(spec()).not.toHaveProperty('storage');
   });
 
@@ -200,14 +212,23 @@ describe('a disk of a stopped machine', () => {
   it('counts in the worst case of whatever comes after it', async () => {
     await done(disk('add', 'data', '--size', '8MiB', '--type', 'raw'));
     const poor = zfsdev.with({ ZFSDEV_RESERVE: '100TiB' });
-    await refused(poor('disk', 'add', 'a', 'more', '--size', '1MiB'), 3, 'the disk "data" of a can still grow by');
+    await refused(
+      poor('disk', 'add', 'a', 'more', '--size', '1MiB'),
+      3,
+      'the disk "data" of a can still grow by',
+    );
   });
 
   it('that can not be made is not written down', async () => {
     const locked = at('locked');
     await mkdir(locked);
     await writeFile(join(locked, 'file'), '');
-    await refused(disk('add', 'x', '--size', '1MiB', '--file', join(locked, 'file', 'x.qcow2')), 1, 'the disk "x"', locked);
+    await refused(
+      disk('add', 'x', '--size', '1MiB', '--file', join(locked, 'file', 'x.qcow2')),
+      1,
+      'the disk "x"',
+      locked,
+    );
     expect(spec()).not.toHaveProperty('storage');
   });
 
@@ -247,7 +268,11 @@ describe('a disk of a stopped machine', () => {
 
   it("of one of Lima's is refused, and the driver that has it is named", async () => {
     await stoppedInstance(ctx.paths, 'lima', { driver: 'lima' });
-    for (const words of [['list', 'lima'], ['add', 'lima', 'x', '--size', '1MiB'], ['remove', 'lima', 'x']])
+    for (const words of [
+      ['list', 'lima'],
+      ['add', 'lima', 'x', '--size', '1MiB'],
+      ['remove', 'lima', 'x'],
+    ])
       await refused(zfsdev('disk', ...words), 4, 'is run by Lima', '--driver qemu');
   });
 });
@@ -275,9 +300,11 @@ describe('a resize', () => {
     await done(disk('resize', 'blob', '16MiB'));
     expect((await done(disk('resize', 'root', '128MiB'))).stdout).toContain('grows at the next boot');
     expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([128 * MiB, 16 * MiB, 16 * MiB]);
-    expect([holds(own('data.qcow2'), 'qcow2', 1), holds(own('blob.raw'), 'raw', 2), holds(root, 'qcow2', 3)]).toEqual(
-      [true, true, true],
-    );
+    expect([
+      holds(own('data.qcow2'), 'qcow2', 1),
+      holds(own('blob.raw'), 'raw', 2),
+      holds(root, 'qcow2', 3),
+    ]).toEqual([true, true, true]);
     expect(spec()).toMatchObject({ disk: 128 * MiB, storage: [{ size: 16 * MiB }, { size: 16 * MiB }] });
     const state = JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as { diskBound: number };
     expect(state.diskBound).toBeGreaterThanOrEqual(128 * MiB);
