@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { commandLineFigures } from './command-line.ts';
 import { machineFigures } from './machine.ts';
 import { reclaimFigures } from './reclaim.ts';
+import { snapshotFigures } from './snapshot.ts';
 import { usageFigures } from './usage.ts';
 import { zvoldFigures } from './zvold.ts';
 import { describeMachine, renderTable, type Figure } from './report.ts';
@@ -22,6 +23,7 @@ try {
           ...(await usageFigures()),
           ...(await machineFigures(home)),
           ...(await reclaimFigures(home)),
+          ...(await snapshotFigures(home)),
           ...(await zvoldFigures(home)),
         ]),
   ];

@@ -1,0 +1,202 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { deadlineIn } from '../src/host/deadline.ts';
+import { connectQmp } from '../src/qemu/qmp.ts';
+import { runSnapshotJob } from '../src/qemu/snapshot-job.ts';
+import { inTurn, inTurnAsync, median, seconds, type Pair } from './measure.ts';
+import type { Figure } from './report.ts';
+
+const zfsdev = ['node', 'dist/zfsdev.js'] as const;
+const name = 'bench-snapshot';
+const runs = 5;
+
+/**
+ * Ticks each millisecond for so many seconds, and says what the longest gap was, in milliseconds: the guest's clock goes on while
+ * it stands still. In Node, which every guest has for its agent.
+ */
+const ticker = (time: number): string => `
+let last = process.hrtime.bigint(), longest = 0n;
+const end = last + ${BigInt(Math.round(time * 1e9))}n;
+const wait = new Int32Array(new SharedArrayBuffer(4));
+process.stdout.write('ticking\\n');
+while (last < end) {
+  Atomics.wait(wait, 0, 0, 1);
+  const now = process.hrtime.bigint();
+  if (now - last > longest) longest = now - last;
+  last = now;
+}
+process.stdout.write(String(Number(longest) / 1e6) + '\\n');
+`;
+
+/** Snapshots of a machine with two qcow2 disks; nothing else may run on the host meanwhile. */
+export async function snapshotFigures(home: string): Promise<Figure[]> {
+  const env = { ZFSDEV_HOME: home };
+  const run = (...words: string[]): number => seconds([...zfsdev, ...words], env);
+  run('up', 'zfs-test', '--name', name);
+  try {
+    run('disk', 'add', name, 'data', '--size', '1GiB');
+    run('exec', name, '--', 'sh', '-ec', 'head -c 256M /dev/urandom >/dev/disk/by-id/virtio-data; sync');
+    const still = await standstill(env);
+    const live = againstStop(run);
+    const memory = await againstJob(home, run);
+    run('stop', name);
+    const offline = await againstQemuImg(home, run);
+    return [still, live, memory, offline];
+  } finally {
+    run('delete', '--force', name);
+  }
+}
+
+/** How long the guest stands still while a live snapshot of both disks is taken, against a second in which nothing is done. */
+async function standstill(env: Readonly<Record<string, string>>): Promise<Figure> {
+  const measured: number[] = [];
+  const idle: number[] = [];
+  for (let run = 0; run < runs; run += 1) {
+    idle.push(await longestGap(env, 3, () => undefined));
+    measured.push(
+      await longestGap(env, 20, () => {
+        seconds([...zfsdev, 'snapshot', 'create', name, `tick-${run}`, '--live'], env);
+      }),
+    );
+    seconds([...zfsdev, 'snapshot', 'delete', name, `tick-${run}`], env);
+  }
+  const worst = Math.max(...measured);
+  return {
+    what: `longest gap between two ticks in the guest during \`snapshot create --live\` of two disks, ${runs} runs`,
+    measured: `${worst.toFixed(0)} ms at worst, ${median(measured).toFixed(0)} ms in the middle (${median(idle).toFixed(0)} ms with nothing done)`,
+    asked: 'at most 100 ms',
+    met: worst <= 100,
+    values: { worst, median: median(measured), idle: median(idle) },
+  };
+}
+
+/** The longest gap in milliseconds that a process in the guest sees between its ticks while `work` is done. */
+async function longestGap(
+  env: Readonly<Record<string, string>>,
+  time: number,
+  work: () => void,
+): Promise<number> {
+  const child = spawn('node', ['dist/zfsdev.js', 'exec', name, '--', 'node', '-e', ticker(time)], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const output = await outputAfter(child, 'ticking', work);
+  const gap = Number(output.trim().split('\n').at(-1));
+  if (!Number.isFinite(gap)) throw new Error(`the ticker ended without a figure: ${output}`);
+  return gap;
+}
+
+/** Waits for a word of a process, does something, and waits for its end; gives all it said. */
+function outputAfter(child: ChildProcess, word: string, work: () => void): Promise<string> {
+  let output = '';
+  let begun = false;
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+      if (begun || !output.includes(word)) return;
+      begun = true;
+      try {
+        work();
+      } catch (error) {
+        child.kill();
+        reject(error instanceof Error ? error : new Error(String(error)));
+      }
+    });
+    child.once('close', () => resolve(output));
+  });
+}
+
+function againstStop(run: (...words: string[]) => number): Figure {
+  let count = 0;
+  const live = (): number => {
+    const taken = run('snapshot', 'create', name, `live-${(count += 1)}`, '--live');
+    run('snapshot', 'delete', name, `live-${count}`);
+    return taken;
+  };
+  const stopped = (): number => {
+    const taken =
+      run('stop', name) + run('snapshot', 'create', name, `stopped-${(count += 1)}`) + run('start', name);
+    run('snapshot', 'delete', name, `stopped-${count}`);
+    return taken;
+  };
+  const pair = inTurn(3, stopped, live);
+  return {
+    what: '`snapshot create --live` of two disks, against stop, snapshot and start',
+    measured: `${pair.ratio.toFixed(0)} x faster (${milliseconds(pair.b)} against ${milliseconds(pair.a)})`,
+    asked: 'at least 20 x faster',
+    met: pair.ratio >= 20,
+    values: { ...pair },
+  };
+}
+
+/** The same job, asked for at QEMU's own monitor, and listened to in the same way. */
+async function againstJob(home: string, run: (...words: string[]) => number): Promise<Figure> {
+  const socket = join(home, 'instances', name, 'qmp.sock');
+  const { signal } = new AbortController();
+  let count = 0;
+  const take = async (work: (tag: string) => Promise<unknown> | number): Promise<void> => {
+    await work(`memory-${(count += 1)}`);
+  };
+  const bare = async (tag: string): Promise<void> => {
+    const qmp = await connectQmp(socket, { deadline: deadlineIn(60_000), signal });
+    try {
+      const task = { tag, devices: ['disk0', 'disk-data'], vmstate: 'disk0' };
+      const activity = (): Promise<undefined> => Promise.resolve(undefined);
+      await runSnapshotJob(qmp, 'snapshot-save', task, { activity, patience: 3_600_000, signal });
+    } finally {
+      qmp.close();
+    }
+  };
+  const pair = await inTurnAsync(
+    3,
+    () => take((tag) => run('snapshot', 'create', name, tag, '--memory')),
+    () => take(bare),
+  );
+  for (let each = 1; each <= count; each += 1) run('snapshot', 'delete', name, `memory-${each}`);
+  return against('`snapshot create --memory`, against the bare job `snapshot-save`', pair, 1.2);
+}
+
+/** Two files of the same size and content, by qemu-img alone. */
+async function againstQemuImg(home: string, run: (...words: string[]) => number): Promise<Figure> {
+  const folder = await mkdtemp(join(tmpdir(), 'zfsdev-bench-snapshot-'));
+  const instance = join(home, 'instances', name);
+  const copies = ['disk.qcow2', join('disks', 'data.qcow2')].map((file, i) => {
+    const copy = join(folder, `${i}.qcow2`);
+    const { status, stderr } = spawnSync('qemu-img', ['convert', '-O', 'qcow2', join(instance, file), copy]);
+    if (status !== 0) throw new Error(String(stderr));
+    return copy;
+  });
+  let count = 0;
+  try {
+    const own = (): number => run('snapshot', 'create', name, `offline-${(count += 1)}`);
+    const bare = (): number =>
+      copies.reduce(
+        (sum, copy) => sum + seconds(['qemu-img', 'snapshot', '-c', `offline-${count}`, copy]),
+        0,
+      );
+    return against(
+      '`snapshot create` of the two disks of a stopped machine, against `qemu-img snapshot` of both',
+      inTurn(runs, own, bare),
+      2,
+    );
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function against(what: string, pair: Pair, most: number): Figure {
+  return {
+    what,
+    measured: `${pair.ratio.toFixed(2)} x (${milliseconds(pair.a)} against ${milliseconds(pair.b)})`,
+    asked: `at most ${most} x`,
+    met: pair.ratio <= most,
+    values: { ...pair },
+  };
+}
+
+function milliseconds(time: number): string {
+  return time >= 10 ? `${time.toFixed(1)} s` : `${Math.round(time * 1000)} ms`;
+}
