@@ -1,4 +1,5 @@
 import { Option, type Command } from 'commander';
+import type * as verbs from '../commands/disk.ts';
 import { dryRun, json, overcommit, type Options, type Perform } from './options.ts';
 
 const formats = ['qcow2', 'raw'] as const;
@@ -113,4 +114,4 @@ export function declareDisk(program: Command, perform: Perform): void {
   );
 }
 
-type Call = keyof typeof import('../commands/disk.ts');
+type Call = keyof typeof verbs;

@@ -201,7 +201,8 @@ function idOf(definition: Definition): string {
 }
 
 function wordsOf(error: unknown): string {
-  return error instanceof Failure ? String(error.data['desc'] ?? '') : '';
+  const words = error instanceof Failure ? error.data['desc'] : undefined;
+  return typeof words === 'string' ? words : '';
 }
 
 function isGone(error: unknown): boolean {

@@ -96,7 +96,7 @@ async function refuseKnown(ctx: Context, machine: DiskMachine, disk: DiskDevice)
 
 /** The same but for whether it is plugged in, and where. */
 function sameDisk(a: DiskDevice, b: DiskDevice): boolean {
-  const bare = ({ detached: _, port: __, ...rest }: DiskDevice): object => rest;
+  const bare = (disk: DiskDevice): object => ({ ...disk, detached: undefined, port: undefined });
   return isDeepStrictEqual(bare(a), bare(b));
 }
 

@@ -36,8 +36,8 @@ export async function writeStorage(
 
 /** A disk as it is once it is plugged in. */
 export function attached(disk: DiskDevice): DiskDevice {
-  const { detached: _, ...rest } = disk;
-  return rest;
+  const { detached: unplugged, ...rest } = disk;
+  return unplugged ? rest : disk;
 }
 
 /** A disk as it is once it is unplugged; where it was is where it goes again, so that saved memory fits then. */

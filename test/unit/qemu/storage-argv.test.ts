@@ -73,12 +73,38 @@ test('a disk of each interface is plugged into what the board has no bus for of 
     { driver: 'virtio-scsi-pci', id: 'scsi0' },
     { driver: 'ahci', id: 'sata0' },
     { driver: 'piix3-ide', id: 'ide0' },
-    { driver: 'virtio-blk-pci', id: 'device-v', drive: 'disk-v', serial: 'v' },
+    { driver: 'virtio-blk-pci', id: 'device-v', drive: 'disk-v', serial: 'v', bus: 'port1' },
     { driver: 'ide-hd', id: 'device-s', drive: 'disk-s', serial: 's', bus: 'sata0.0' },
     { driver: 'ide-hd', id: 'device-i', drive: 'disk-i', serial: 'i', bus: 'ide0.0', unit: 0 },
     { driver: 'scsi-hd', id: 'device-c', drive: 'disk-c', serial: 'c', bus: 'scsi0.0', 'scsi-id': 0, lun: 0 },
   ]);
   expect(nodes(argv).map((node) => node['node-name'])).toContain('disk-n');
+});
+
+test('each virtio disk has a port, which it keeps whatever comes or goes; one too many is beside the board', () => {
+  const buses = (...storage: StorageDevice[]): unknown[] =>
+    devices(storageArgv(drives(...storage))).map(({ id, bus }) => [id, bus]);
+  const [a, b, c, d, e] = ['a', 'b', 'c', 'd', 'e'].map((name) => disk(name));
+  if (!a || !b || !c || !d || !e) throw new Error('no disks');
+  expect(buses(a, b, c, d, e)).toEqual([
+    ['device-a', 'port1'],
+    ['device-b', 'port2'],
+    ['device-c', 'port3'],
+    ['device-d', 'port4'],
+    ['device-e', undefined],
+  ]);
+  expect(buses({ ...a, detached: true }, { ...b, port: 2 }, c)).toEqual([
+    ['device-b', 'port2'],
+    ['device-c', 'port1'],
+  ]);
+  // Beside the board it stays, though a port is free now: memory that was saved has it there.
+  expect(buses(a, { ...e, port: 5 })).toEqual([
+    ['device-a', 'port1'],
+    ['device-e', undefined],
+  ]);
+  const scsi = (one: DiskDevice): DiskDevice => ({ ...one, interface: 'scsi' });
+  const numbers = devices(storageArgv(drives(scsi(a), { ...scsi(b), port: 0 }, scsi(c)))).slice(1);
+  expect(numbers.map((device) => device['scsi-id'])).toEqual([1, 0, 2]);
 });
 
 test('a seventh disk of sata has a second controller, and ide two channels of two', () => {
