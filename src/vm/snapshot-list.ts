@@ -51,9 +51,7 @@ export async function readSnapshots(
     for (const { id, name, date, memory } of (table?.snapshots ?? []).toReversed())
       byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
   }
-  return [...byName]
-    .map(([name, parts]) => snapshotOf(name, parts, entries))
-    .sort((a, b) => a.date - b.date);
+  return [...byName].map(([name, parts]) => snapshotOf(name, parts, entries)).sort((a, b) => a.date - b.date);
 }
 
 function snapshotOf(

@@ -12,7 +12,8 @@ const own = (file: string): string => join(zfsdev.home, 'instances', name, 'disk
 const device = '/dev/disk/by-id/virtio-data';
 
 const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, name, ...args);
-const snapshot = (verb: string, ...args: string[]): Promise<Result> => zfsdev('snapshot', verb, name, ...args);
+const snapshot = (verb: string, ...args: string[]): Promise<Result> =>
+  zfsdev('snapshot', verb, name, ...args);
 
 async function done(result: Promise<Result>): Promise<Result> {
   const ended = await result;
@@ -59,7 +60,7 @@ describe('a disk of a forked machine', () => {
     await done(disk('resize', 'data', '128MiB'));
     await script(`resize2fs ${device} >/dev/null 2>&1`);
     expect(Number(await script(`blockdev --getsize64 ${device}`))).toBe(128 * 2 ** 20);
-    expect(Number(await script("df -B1 --output=size /mnt/data | tail -n 1"))).toBeGreaterThan(96 * 2 ** 20);
+    expect(Number(await script('df -B1 --output=size /mnt/data | tail -n 1'))).toBeGreaterThan(96 * 2 ** 20);
     expect(await script('sha256sum </mnt/data/file')).toBe(sum);
     const smaller = await disk('resize', 'data', '64MiB');
     expect(smaller).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('only grow') as string });
@@ -114,7 +115,8 @@ describe('a disk of a forked machine', () => {
     await done(disk('change', 'data', '--type', 'qcow2'));
     expect(identical(copy, own('data.qcow2'))).toContain('identical');
     await done(disk('resize', 'root', '5GiB'));
-    await done(zfsdev('start', name));
+    // By the template's name: what `disk` has changed makes it no other machine.
+    await done(zfsdev('up', 'zfs-test', '--name', name));
     await settled('there');
     await script(`mount ${device} /mnt/data`);
     expect(await script('sha256sum </mnt/data/file')).toBe(sum);
