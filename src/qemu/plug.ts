@@ -45,7 +45,7 @@ export interface Port {
 /** Where these devices are plugged in; those of other buses are left out. */
 export async function portsIn(qmp: Qmp, devices: Iterable<string>): Promise<Map<string, Port>> {
   const ports = new Map<string, Port>();
-  const get = (id: string, property: string): Promise<unknown> =>
+  const get = (id: string, property: string): Promise<string | number | boolean> =>
     qmp.execute('qom-get', { path: `/machine/peripheral/${id}`, property });
   for (const id of devices) {
     const bus = String(await get(id, 'parent_bus'));

@@ -118,7 +118,10 @@ export interface Commands {
   /** Asks the guest to let go: `DEVICE_DELETED` tells when it has. */
   device_del: { arguments: { readonly id: string }; returns: Nothing };
   'qom-list': { arguments: { readonly path: string }; returns: readonly ObjectProperty[] };
-  'qom-get': { arguments: { readonly path: string; readonly property: string }; returns: unknown };
+  'qom-get': {
+    arguments: { readonly path: string; readonly property: string };
+    returns: string | number | boolean;
+  };
   'query-block-jobs': { arguments: undefined; returns: readonly BlockJob[] };
   'migrate-set-capabilities': {
     arguments: {

@@ -19,9 +19,8 @@ export interface FakeQemu {
   readonly changes: string[];
   guest: Guest;
   status: string;
-  /** The next command of this name is refused in these words; `hang up` ends the conversation instead, carried out or not. */
-  fault:
-    { readonly command: string; readonly words: string | 'hang up before' | 'hang up after' } | undefined;
+  /** The next command of this name is refused in these words; `hang up before` and `hang up after` it end the conversation instead. */
+  fault: { readonly command: string; readonly words: string } | undefined;
   /** Fails if a command came that this QEMU does not know. */
   verify(): void;
   close(): Promise<void>;
@@ -149,9 +148,14 @@ function propertyOf(qemu: FakeQemu, id: string, property: string): unknown {
   const device = qemu.devices.get(id);
   if (!device) throw new Refused(`Device '${id}' not found`, 'DeviceNotFound');
   if (property !== 'parent_bus') return device[property];
-  const bus = String(device['bus'] ?? 'pcie.0');
+  const bus = busOf(device);
   const [owner = ''] = bus.split('.');
   return bus === 'pcie.0' ? '/machine/q35/pcie.0' : `/machine/peripheral/${owner}/${bus}`;
+}
+
+/** One that names none is beside the board's own. */
+function busOf({ bus }: Properties): string {
+  return typeof bus === 'string' ? bus : 'pcie.0';
 }
 
 function addNode(qemu: FakeQemu, args: Properties): object {
@@ -174,7 +178,7 @@ function dropNode(qemu: FakeQemu, name: string): object {
 }
 
 function addDevice(qemu: FakeQemu, args: Properties): object {
-  const [id, bus] = [String(args['id']), String(args['bus'] ?? 'pcie.0')];
+  const [id, bus] = [String(args['id']), busOf(args)];
   if (qemu.devices.has(id)) throw new Refused(`Duplicate device ID '${id}'`);
   if (bus === 'pcie.0') throw new Refused("Bus 'pcie.0' does not support hotplugging");
   if (!ports.includes(bus) && !qemu.devices.has(bus.split('.')[0] ?? ''))

@@ -296,8 +296,7 @@ describe('an unplug', () => {
 
   it('of a disk beside the board is refused, with what to do', async () => {
     const device = qemu.devices.get('device-data') ?? {};
-    const { bus: _, ...fixed } = device;
-    qemu.devices.set('device-data', fixed);
+    qemu.devices.set('device-data', { ...device, bus: undefined });
     await expect(detach('data')).rejects.toMatchObject({
       reason: 'wrong-state',
       hint: expect.stringContaining('zfsdev stop run && zfsdev disk detach run data') as string,
