@@ -87,7 +87,8 @@ export class Imports {
     // By id, as one that is almost through has the name of its volume already; the pool may have come back in the middle of what
     // goes on.
     for (const { dataset, id } of unfinished) {
-      if (this.#running.has(id) || this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset)) continue;
+      if (this.#running.has(id) || this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset))
+        continue;
       await discard(this.#keeper, dataset);
       done.push(`the unfinished ${dataset} was destroyed`);
     }
