@@ -9,6 +9,8 @@ const patience = (): Option =>
   new Option('--timeout <time>', 'how long a running guest may take to let go of it (90s, 10m)').default(
     '30s',
   );
+const unplugUsed = (): Option =>
+  new Option('--force', 'though the guest uses it: what it has not written yet is lost');
 const ofType = (description: string): Option => new Option('--type <type>', description).choices(formats);
 
 /** Options that say what a disk is like, for one that is made or copied. */
@@ -67,7 +69,8 @@ export function declareDisk(program: Command, perform: Perform): void {
   );
   run(ofDisk('attach', 'plug in a disk that was detached').addOption(dryRun()), 'attach');
   run(
-    ofDisk('detach', 'unplug a disk, which the machine keeps; unmount it in the guest first')
+    ofDisk('detach', 'unplug a disk that nothing in the guest uses; the machine keeps it')
+      .addOption(unplugUsed())
       .addOption(patience())
       .addOption(dryRun()),
     'detach',
@@ -76,6 +79,7 @@ export function declareDisk(program: Command, perform: Perform): void {
     ofDisk('remove', "unplug a disk and forget it; a file in the machine's folder is deleted")
       .alias('rm')
       .addOption(yes())
+      .addOption(unplugUsed())
       .addOption(patience())
       .addOption(dryRun()),
     'remove',

@@ -5,7 +5,7 @@ import { parseName, type InstanceName } from '../core/names.ts';
 import { parseDuration } from '../host/deadline.ts';
 import type { DiskFormat } from '../qemu/img.ts';
 import { addDisk, type AddedDisk } from '../storage/disk-add.ts';
-import { attachDisk, detachDisk, type Plugged } from '../storage/disk-attach.ts';
+import { attachDisk, detachDisk, type Plugged, type Unplug } from '../storage/disk-attach.ts';
 import { changeDisk } from '../storage/disk-change.ts';
 import { convertFile } from '../storage/disk-convert.ts';
 import { addCommand, diskFromOptions, type DiskOptions } from '../storage/disk-definition.ts';
@@ -25,6 +25,7 @@ export interface DiskCommandOptions extends GlobalOptions, DiskOptions {
   readonly overwrite?: boolean;
   readonly overcommit?: boolean;
   readonly yes?: boolean;
+  readonly force?: boolean;
   readonly timeout?: string;
 }
 
@@ -110,9 +111,13 @@ export async function detach(
   options: DiskCommandOptions,
 ): Promise<void> {
   const machine = parseName(instance);
-  const patience = parseDuration(options.timeout ?? '30s');
+  const unplug = unplugOf(options);
   if (await planned(session, machine, `unplug the disk "${name}" from ${machine}`)) return;
-  await tellPlugged(session, machine, 'detached', await detachDisk(session.ctx, machine, name, patience));
+  await tellPlugged(session, machine, 'detached', await detachDisk(session.ctx, machine, name, unplug));
+}
+
+function unplugOf({ timeout = '30s', force = false }: DiskCommandOptions): Unplug {
+  return { patience: parseDuration(timeout), force };
 }
 
 async function tellPlugged(
@@ -135,10 +140,10 @@ export async function remove(
   options: DiskCommandOptions,
 ): Promise<void> {
   const machine = parseName(instance);
-  const patience = parseDuration(options.timeout ?? '30s');
+  const unplug = unplugOf(options);
   if (await planned(session, machine, `remove the disk "${name}" of ${machine}`)) return;
   const mayLose = (loss: Loss): Promise<boolean> => mayRemove(session, machine, loss, options.yes === true);
-  const removed = await removeDisk(session.ctx, machine, name, { mayLose, patience });
+  const removed = await removeDisk(session.ctx, machine, name, { mayLose, ...unplug });
   await session.answer(
     removed
       ? {

@@ -9,6 +9,7 @@ import { placeOf } from '../vm/storage-places.ts';
 import { requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn, plugIn, pullOut } from './disk-plug.ts';
 import { attached, detached, recordDisk } from './disk-record.ts';
+import { refuseUsed } from './disk-users.ts';
 import { requireAwake } from './snapshot-machine.ts';
 
 /** What attaching or detaching came to. */
@@ -18,6 +19,14 @@ export interface Plugged {
   readonly changed: boolean;
   /** The machine runs, so that it took effect at once; else it does at the next start. */
   readonly running: boolean;
+}
+
+/** How a disk is taken from a running guest. */
+export interface Unplug {
+  /** Milliseconds that the guest has to let go of it. */
+  readonly patience: number;
+  /** Though it is in use there. */
+  readonly force: boolean;
 }
 
 /**
@@ -40,22 +49,21 @@ export function attachDisk(ctx: Context, name: InstanceName, diskName: string): 
 /**
  * Unplugs a disk, which goes on belonging to the machine: at once if it runs, once the guest has let go of it; else from its
  * next start on. What was cut off is completed.
- * @param patience milliseconds that the guest has for it
- * @throws Failure `deadline`, `guest` if the guest doesn't let go, and the disk stays; `not-found`, `unsupported`,
- *   `wrong-state` with both ways out, `process`, `interrupted`
+ * @throws Failure `deadline`, `guest` if the guest doesn't let go or can't be asked, and the disk stays; `not-found`, `unsupported`,
+ *   `wrong-state` where it is in use, or with both ways out, `process`, `interrupted`
  */
 export function detachDisk(
   ctx: Context,
   name: InstanceName,
   diskName: string,
-  patience: number,
+  { patience, force }: Unplug,
 ): Promise<Plugged> {
   return withDisks(ctx, name, async (machine) => {
     const disk = requireDisk(machine, diskName);
     const isThere = machine.running && (await isPluggedIn(ctx, machine, disk));
     const changed = disk.detached !== true || isThere;
     const command = printable(['zfsdev', 'disk', 'detach', name, diskName]);
-    if (machine.running) await takeOut(ctx, machine, disk, { command, patience });
+    if (machine.running) await takeOut(ctx, machine, disk, { command, patience, force });
     else if (changed) await recordDisk(ctx, machine.instance, detached(disk));
     return { disk: detached(disk), changed, running: machine.running };
   });
@@ -66,9 +74,12 @@ export async function takeOut(
   ctx: Context,
   machine: DiskMachine,
   disk: DiskDevice,
-  ways: { readonly command: string; readonly patience: number },
+  ways: Unplug & { readonly command: string },
 ): Promise<Instance> {
-  if (await isPluggedIn(ctx, machine, disk)) await requireAwake(ctx, machine.name);
+  if (await isPluggedIn(ctx, machine, disk)) {
+    await requireAwake(ctx, machine.name);
+    if (!ways.force && disk.interface !== 'none') await refuseUsed(ctx, machine.instance, disk.name);
+  }
   return pullOut(ctx, machine, disk, ways);
 }
 

@@ -10,7 +10,7 @@ import { readTable } from '../vm/snapshot-disks.ts';
 import { sweepUnfinished } from '../vm/storage-files.ts';
 import { placeOf } from '../vm/storage-places.ts';
 import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
-import { takeOut } from './disk-attach.ts';
+import { takeOut, type Unplug } from './disk-attach.ts';
 import { requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
 import { detached, forgetDisk, recordDisk } from './disk-record.ts';
 
@@ -23,11 +23,9 @@ export interface Loss {
   readonly snapshots: readonly string[];
 }
 
-export interface RemoveDisk {
+export interface RemoveDisk extends Unplug {
   /** Asked before anything is done, where something goes that can't be had back. */
   readonly mayLose: (loss: Loss) => Promise<boolean>;
-  /** Milliseconds that a running guest has to let go of it. */
-  readonly patience: number;
 }
 
 export interface RemovedDisk extends Loss {
@@ -57,7 +55,7 @@ export function removeDisk(
     const loss = await lossOf(disk, path);
     const matters = loss.file !== undefined || loss.snapshots.length > 0;
     if (matters && !(await wanted.mayLose(loss))) return undefined;
-    const instance = await unplugged(ctx, machine, disk, wanted.patience);
+    const instance = await unplugged(ctx, machine, disk, wanted);
     const freed = isOwn ? actualSize(path) : 0;
     if (isOwn) await removeFile(path);
     await sweepUnfinished(ctx, [path]);
@@ -82,10 +80,10 @@ async function unplugged(
   ctx: Context,
   machine: DiskMachine,
   disk: DiskDevice,
-  patience: number,
+  { patience, force }: Unplug,
 ): Promise<DiskMachine['instance']> {
   const command = printable(['zfsdev', 'disk', 'remove', machine.name, disk.name]);
-  if (machine.running) return takeOut(ctx, machine, disk, { command, patience });
+  if (machine.running) return takeOut(ctx, machine, disk, { command, patience, force });
   return recordDisk(ctx, machine.instance, detached(disk));
 }
 

@@ -72,6 +72,13 @@ describe('a disk of a forked machine', () => {
   });
 
   it('that is in use is not let go of in silence, and goes and comes back with what is on it', async () => {
+    for (const verb of ['detach', 'remove']) {
+      const refused = await disk(verb, 'data', ...(verb === 'remove' ? ['--yes'] : []));
+      expect(refused.stderr).toContain('"data" is in use in');
+      expect(refused.stderr).toContain('it is mounted at /mnt/data');
+      expect(refused.exitCode).toBe(4);
+    }
+    expect(await script('sha256sum </mnt/data/file')).toBe(sum);
     await script('umount /mnt/data');
     await done(disk('detach', 'data'));
     await settled('gone');

@@ -57,9 +57,9 @@ function add(disk: string, options: DiskOptions = { size: '8MiB' }): ReturnType<
 }
 
 const detach = (disk: string, time = patience): ReturnType<typeof detachDisk> =>
-  detachDisk(ctx, name, disk, time);
+  detachDisk(ctx, name, disk, { patience: time, force: true });
 const remove = (disk: string, time = patience): ReturnType<typeof removeDisk> =>
-  removeDisk(ctx, name, disk, { mayLose: () => Promise.resolve(true), patience: time });
+  removeDisk(ctx, name, disk, { mayLose: () => Promise.resolve(true), patience: time, force: true });
 
 const storage = (): DiskDevice[] =>
   ((JSON.parse(readFileSync(specFile, 'utf8')) as Spec).storage ?? []) as DiskDevice[];
@@ -86,6 +86,18 @@ async function asRecorded(): Promise<void> {
 async function forgetWhatWasDone(before: string): Promise<void> {
   await writeFile(specFile, before);
 }
+
+describe('a disk that may be in use', () => {
+  it('stays where it is if the guest can not be asked', async () => {
+    await add('data');
+    await expect(detachDisk(ctx, name, 'data', { patience, force: false })).rejects.toMatchObject({
+      reason: 'guest',
+      hint: expect.stringContaining('--force') as string,
+    });
+    expect(qemu.devices.has('device-data')).toBe(true);
+    expect(storage()[0]).not.toHaveProperty('detached');
+  });
+});
 
 describe('a disk that is added to a running machine', () => {
   it('is plugged into a free port, by the arguments that it has at the next start', async () => {
@@ -321,7 +333,11 @@ describe('a removal', () => {
   });
 
   it('that is not wanted changes nothing', async () => {
-    const asked = removeDisk(ctx, name, 'data', { mayLose: () => Promise.resolve(false), patience });
+    const asked = removeDisk(ctx, name, 'data', {
+      mayLose: () => Promise.resolve(false),
+      patience,
+      force: true,
+    });
     await expect(asked).resolves.toBeUndefined();
     expect(qemu.devices.has('device-data')).toBe(true);
     expect(await inFolder()).toEqual(['data.qcow2']);

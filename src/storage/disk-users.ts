@@ -1,0 +1,46 @@
+import { Failure } from '../core/errors.ts';
+import type { Context } from '../host/context.ts';
+import type { Instance } from '../vm/instance.ts';
+import { driverOf } from '../vm/drivers.ts';
+
+/** What uses a disk, a line each; its device is found by its serial number, which is the disk's name. */
+const script = `
+for link in /dev/disk/by-id/virtio-"$1" /dev/disk/by-id/ata-*_"$1" /dev/disk/by-id/scsi-*_"$1"; do
+  [ -b "$link" ] || continue
+  device=$(readlink -f "$link")
+  own="^$device(p?[0-9]+)?$"
+  awk -v own="$own" '$1 ~ own { print "it is mounted at " $2 }' /proc/self/mounts
+  awk -v own="$own" '$1 ~ own { print "it is swap" }' /proc/swaps
+  for holder in /sys/class/block/"\${device##*/}"*/holders/*; do
+    if [ -e "$holder" ]; then echo "\${holder##*/} stands on it"; fi
+  done
+  if command -v zpool >/dev/null; then
+    zpool status -LP 2>/dev/null | awk -v own="$own" '$1 == "pool:" { pool = $2 } $1 ~ own { print "the pool " pool " stands on it" }'
+  fi
+done | sort -u`;
+
+const patience = 20_000;
+
+/**
+ * A guest lets go of a disk that is mounted without a word, and what it had not written yet is lost: so it is asked first.
+ * @throws Failure `wrong-state` that names what uses the disk, `guest` if the guest can't be asked
+ */
+export async function refuseUsed(ctx: Context, instance: Instance, disk: string): Promise<void> {
+  const force = 'or with --force, which loses what was not written yet';
+  const uses = await driverOf(ctx, instance)
+    .channel(instance)
+    .exec(['sh', '-c', script, 'sh', disk], { deadline: patience, signal: ctx.signal })
+    .catch((error: unknown) => {
+      if (!(error instanceof Failure) || error.reason === 'interrupted') throw error;
+      throw new Failure('guest', `the guest can't be asked whether it uses "${disk}": ${error.message}`, {
+        hint: `zfsdev stop ${instance.name} first; ${force}`,
+        cause: error,
+      });
+    });
+  const users = uses.stdout.split('\n').filter((line) => line !== '');
+  if (users.length === 0) return;
+  throw new Failure('wrong-state', `"${disk}" is in use in "${instance.name}": ${users.join('; ')}`, {
+    hint: `unmount it there first (umount, swapoff, zpool export): zfsdev exec ${instance.name} -- COMMAND\n${force}`,
+    data: { name: instance.name, disk, users },
+  });
+}
