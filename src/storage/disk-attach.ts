@@ -9,7 +9,7 @@ import { placeOf } from '../vm/storage-places.ts';
 import { requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn, plugIn, pullOut } from './disk-plug.ts';
 import { attached, detached, recordDisk } from './disk-record.ts';
-import { refuseUsed } from './disk-users.ts';
+import { refuseUsed } from './disk-in-guest.ts';
 import { requireAwake } from './snapshot-machine.ts';
 
 /** What attaching or detaching came to. */

@@ -10,6 +10,7 @@ import { attachedStorage, disksAmong, type DiskDevice, type StorageDevice } from
 import { planOf } from '../vm/disk-plan.ts';
 import type { Instance } from '../vm/instance.ts';
 import { deviceOf } from '../vm/storage-places.ts';
+import { isSeen } from './disk-in-guest.ts';
 import { withMonitor, type DiskMachine } from './disk-machine.ts';
 import { attached, detached, writeStorage } from './disk-record.ts';
 
@@ -33,7 +34,7 @@ export async function plugIn(
   ways: WaysOut,
 ): Promise<Instance> {
   refuseFixed(name, disk, ways);
-  return withMonitor(ctx, name, async (qmp) => {
+  const changed = await withMonitor(ctx, name, async (qmp) => {
     await step(ctx.emit, 'plug', `Plugging "${disk.name}" into ${name}`, async () => {
       const placed = await withFreePlace(qmp, name, instance, disk, ways);
       await plug(qmp, planOf(ctx, name, attached(placed))).catch((error: unknown) => {
@@ -45,6 +46,11 @@ export async function plugIn(
     ways.plugged?.();
     return writeDown(ctx, qmp, instance, attached(disk));
   });
+  if (disk.interface !== 'none' && !(await isSeen(ctx, changed, disk.name))) {
+    const text = `the guest of ${name} does not show "${disk.name}" yet`;
+    ctx.emit({ type: 'notice', level: 'warning', text });
+  }
+  return changed;
 }
 
 /**

@@ -3,9 +3,12 @@ import type { Context } from '../host/context.ts';
 import type { Instance } from '../vm/instance.ts';
 import { driverOf } from '../vm/drivers.ts';
 
-/** What uses a disk, a line each; its device is found by its serial number, which is the disk's name. */
-const script = `
-for link in /dev/disk/by-id/virtio-"$1" /dev/disk/by-id/ata-*_"$1" /dev/disk/by-id/scsi-*_"$1"; do
+/** Where a guest has the disk whose name, which is its serial number, is the first argument. */
+const links = '/dev/disk/by-id/virtio-"$1" /dev/disk/by-id/ata-*_"$1" /dev/disk/by-id/scsi-*_"$1"';
+
+/** What uses a disk, a line each. */
+const users = `
+for link in ${links}; do
   [ -b "$link" ] || continue
   device=$(readlink -f "$link")
   own="^$device(p?[0-9]+)?$"
@@ -19,7 +22,35 @@ for link in /dev/disk/by-id/virtio-"$1" /dev/disk/by-id/ata-*_"$1" /dev/disk/by-
   fi
 done | sort -u`;
 
+/** Ends once the disk is there by its name, with 1 if it doesn't come. */
+const arrival = `
+for try in $(seq 100); do
+  for link in ${links}; do
+    if [ -b "$link" ]; then exit 0; fi
+  done
+  sleep 0.1
+done
+exit 1`;
+
+/** Milliseconds for a question, and for a disk to be seen: an emulated guest takes a second or two. */
 const patience = 20_000;
+const longestArrival = 60_000;
+
+/**
+ * Waits until the guest shows a disk that was plugged in by its name, which is a moment after QEMU has it. One that doesn't, or
+ * that can't be asked, has the disk all the same.
+ * @returns false then
+ */
+export async function isSeen(ctx: Context, instance: Instance, disk: string): Promise<boolean> {
+  try {
+    const channel = driverOf(ctx, instance).channel(instance);
+    const options = { deadline: longestArrival, signal: ctx.signal };
+    return (await channel.exec(['sh', '-c', arrival, 'sh', disk], options)).exitCode === 0;
+  } catch (error) {
+    if (!(error instanceof Failure) || error.reason === 'interrupted') throw error;
+    return false;
+  }
+}
 
 /**
  * A guest lets go of a disk that is mounted without a word, and what it had not written yet is lost: so it is asked first.
@@ -29,7 +60,7 @@ export async function refuseUsed(ctx: Context, instance: Instance, disk: string)
   const force = 'or with --force, which loses what was not written yet';
   const uses = await driverOf(ctx, instance)
     .channel(instance)
-    .exec(['sh', '-c', script, 'sh', disk], { deadline: patience, signal: ctx.signal })
+    .exec(['sh', '-c', users, 'sh', disk], { deadline: patience, signal: ctx.signal })
     .catch((error: unknown) => {
       if (!(error instanceof Failure) || error.reason === 'interrupted') throw error;
       throw new Failure('guest', `the guest can't be asked whether it uses "${disk}": ${error.message}`, {
@@ -37,10 +68,10 @@ export async function refuseUsed(ctx: Context, instance: Instance, disk: string)
         cause: error,
       });
     });
-  const users = uses.stdout.split('\n').filter((line) => line !== '');
-  if (users.length === 0) return;
-  throw new Failure('wrong-state', `"${disk}" is in use in "${instance.name}": ${users.join('; ')}`, {
+  const found = uses.stdout.split('\n').filter((line) => line !== '');
+  if (found.length === 0) return;
+  throw new Failure('wrong-state', `"${disk}" is in use in "${instance.name}": ${found.join('; ')}`, {
     hint: `unmount it there first (umount, swapoff, zpool export): zfsdev exec ${instance.name} -- COMMAND\n${force}`,
-    data: { name: instance.name, disk, users },
+    data: { name: instance.name, disk, users: found },
   });
 }
