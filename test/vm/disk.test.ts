@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ownHome } from '../support/home.ts';
 import { lifeOf } from '../support/life.ts';
+import { done } from '../support/outcome.ts';
 import type { Result } from '../support/zfsdev.ts';
 
 const zfsdev = ownHome();
@@ -14,13 +15,6 @@ const device = '/dev/disk/by-id/virtio-data';
 const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, name, ...args);
 const snapshot = (verb: string, ...args: string[]): Promise<Result> =>
   zfsdev('snapshot', verb, name, ...args);
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
-}
 
 interface Listed {
   readonly name: string;

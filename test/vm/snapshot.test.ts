@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ownHome, removeAll } from '../support/home.ts';
+import { done } from '../support/outcome.ts';
 import { type Result } from '../support/zfsdev.ts';
 
 const zfsdev = ownHome();
@@ -30,13 +31,6 @@ async function guest(script: string): Promise<string> {
 
 function snapshot(verb: string, ...args: string[]): Promise<Result> {
   return zfsdev('snapshot', verb, name, ...args);
-}
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
 }
 
 interface Listed {

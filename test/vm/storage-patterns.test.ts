@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../../src/core/bytes.ts';
 import { ownHome, removeAll } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
+import { done } from '../support/outcome.ts';
 import type { Result } from '../support/zfsdev.ts';
 
 const zfsdev = ownHome();
@@ -39,13 +40,6 @@ storage:
 `;
   await writeFile(file, head + storage);
   return done(zfsdev('up', file));
-}
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
 }
 
 async function inGuest(name: string, script: string): Promise<string> {

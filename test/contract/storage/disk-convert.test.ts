@@ -7,6 +7,7 @@ import type { DiskDevice } from '../../../src/template/storage.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
+import { done, refused } from '../../support/outcome.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
 
 const MiB = 2 ** 20;
@@ -37,19 +38,6 @@ beforeEach(async () => {
 afterEach(() => ctx.remove());
 
 const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, ...args);
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
-}
-
-async function refused(result: Promise<Result>, exitCode: number, ...words: string[]): Promise<void> {
-  const ended = await result;
-  for (const word of words) expect(ended.stderr).toContain(word);
-  expect(ended.exitCode).toBe(exitCode);
-}
 
 const holds = (path: string, format: string, pattern = 6): boolean =>
   !qemu('qemu-io', '-f', format, '-c', `read -P ${pattern} 8M 2M`, path).includes('failed');

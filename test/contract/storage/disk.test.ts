@@ -6,6 +6,7 @@ import type { DiskDevice } from '../../../src/template/storage.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
+import { done, refused } from '../../support/outcome.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
 
 const MiB = 2 ** 20;
@@ -30,19 +31,6 @@ afterEach(() => ctx.remove());
 const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, 'a', ...args);
 const own = (file: string): string => join(folder, 'disks', file);
 const at = (file: string): string => join(ctx.folder, file);
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
-}
-
-async function refused(result: Promise<Result>, exitCode: number, ...words: string[]): Promise<void> {
-  const ended = await result;
-  for (const word of words) expect(ended.stderr).toContain(word);
-  expect(ended.exitCode).toBe(exitCode);
-}
 
 const spec = (): { disk: number; storage?: DiskDevice[] } =>
   JSON.parse(readFileSync(join(folder, 'spec.json'), 'utf8')) as { disk: number; storage?: DiskDevice[] };

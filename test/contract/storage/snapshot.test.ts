@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
+import { done, refused } from '../../support/outcome.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
 
 let ctx: TestContext;
@@ -33,19 +34,6 @@ const holds = (pattern: number): boolean =>
   !qemu('qemu-io', '-c', `read -P ${pattern} 8M 8M`, '-c', 'read -P 3 0 4M', disk).includes('failed');
 
 const snapshot = (verb: string, ...args: string[]): Promise<Result> => zfsdev('snapshot', verb, 'a', ...args);
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
-}
-
-async function refused(result: Promise<Result>, exitCode: number, ...words: string[]): Promise<void> {
-  const ended = await result;
-  for (const word of words) expect(ended.stderr).toContain(word);
-  expect(ended.exitCode).toBe(exitCode);
-}
 
 const changes: readonly [string, string][] = [
   ['create', 'two'],

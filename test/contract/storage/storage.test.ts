@@ -14,7 +14,8 @@ import { qmpPeer, returns } from '../../fakes/qmp-peer.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
-import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
+import { done } from '../../support/outcome.ts';
+import { shell, type Shell } from '../../support/zfsdev.ts';
 
 let ctx: TestContext;
 let zfsdev: Shell;
@@ -83,13 +84,6 @@ beforeEach(async () => {
   await writeFile(paths.raw, Buffer.concat([Buffer.from('QFI\u00fb', 'latin1'), Buffer.alloc(4 * MiB, 1)]));
 });
 afterEach(() => ctx.remove());
-
-async function done(result: Promise<Result>): Promise<Result> {
-  const ended = await result;
-  expect(ended.stderr).not.toMatch(/^error:/m);
-  expect(ended.exitCode).toBe(0);
-  return ended;
-}
 
 describe('a machine with storage', () => {
   it('has snapshots of all its qcow2, an encrypted one among them, and says what is left out', async () => {
