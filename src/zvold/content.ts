@@ -10,7 +10,7 @@ import type { Policy } from './policy.ts';
 import { checkQcow2, isQcow2 } from './qcow2-header.ts';
 import { checkTables, tableBytes } from './qcow2-tables.ts';
 import { RoomWatch } from './room.ts';
-import { pour } from './sink.ts';
+import { pour, type SinkOptions } from './sink.ts';
 import { lookAtFile, peek, readFrom, sha256OfFile, spool, type LocalFile } from './source.ts';
 
 export interface ContentOptions {
@@ -106,7 +106,7 @@ export class Content {
     await this.#filling.fill(task, size, async (device, room) => {
       const progress = phase('writing', size);
       const watch = new RoomWatch(this.#keeper);
-      const admit = (written: number): Promise<void> => watch.wrote(written);
+      const admit: SinkOptions['admit'] = (written, flush) => watch.wrote(written, flush);
       const { bytes, sha256 } = await pour(source, device, { room, signal, progress, admit });
       if (whole && bytes < size)
         throw new ZvolError('DATA_LOSS', `the source ended after ${bytes} of ${size} bytes`);
@@ -162,7 +162,11 @@ export class Content {
       file: { driver: 'file', filename: path, locking: 'off' },
     });
     const { exitCode, stderr } = await this.#options.command(
-      ['qemu-img', 'convert', '-p', '-n', '-W', '--target-is-zero', '-O', 'raw', `json:${source}`, device],
+      // Past the guest's memory: what waits there would be written to a pool that has no room left.
+      [
+        ...(['qemu-img', 'convert', '-p', '-n', '-W', '--target-is-zero', '-t', 'none'] as const),
+        ...['-O', 'raw', `json:${source}`, device],
+      ],
       {
         deadline: convertDeadline,
         signal,

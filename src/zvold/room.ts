@@ -51,10 +51,12 @@ export class RoomWatch {
 
   /**
    * To be called with how many bytes are written, the first time before there are any.
+   * @param flush has them reach the pool: what waits in the guest's memory has no room yet
    * @throws ZvolError `RESOURCE_EXHAUSTED`
    */
-  async wrote(bytes: number): Promise<void> {
+  async wrote(bytes: number, flush: () => Promise<void>): Promise<void> {
     if (bytes < this.#next) return;
+    if (bytes > 0) await flush();
     const left = await look(this.#keeper, bytes === 0);
     if (left.room <= 0) throw full(this.#keeper, left);
     this.#next = bytes + Math.max(left.room / 4, smallestStep);

@@ -12,8 +12,8 @@ export interface SinkOptions {
   readonly signal: AbortSignal;
   /** Told how many bytes have come. */
   readonly progress: (done: number) => void;
-  /** Asked before each piece is written, with how many bytes were: what it throws is thrown. */
-  readonly admit: (written: number) => Promise<void>;
+  /** Asked before each piece is written, with how many bytes were, and how to have them reach the target: what it throws is thrown. */
+  readonly admit: (written: number, flush: () => Promise<void>) => Promise<void>;
 }
 
 /**
@@ -28,9 +28,10 @@ export async function pour(
 ): Promise<{ readonly bytes: number; readonly sha256: string }> {
   const hash = createHash('sha256');
   const file = await open(target, constants.O_RDWR);
+  const flush = (): Promise<void> => file.datasync();
   let [bytes, written] = [0, 0];
   try {
-    await admit(written);
+    await admit(written, flush);
     for await (const piece of inPieces(source)) {
       signal.throwIfAborted();
       if (bytes + piece.length > room)
@@ -40,7 +41,7 @@ export async function pour(
         );
       hash.update(piece);
       if (!piece.equals(zeros.subarray(0, piece.length))) {
-        await admit(written);
+        await admit(written, flush);
         await writeAll(file, piece, bytes);
         written += piece.length;
       }

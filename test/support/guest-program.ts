@@ -35,7 +35,8 @@ export async function runInGuest(
     });
     const copied = await zfsdev('copy', join(folder, name), `${machine}:/root/${name}`);
     if (copied.exitCode !== 0) return copied;
-    return await zfsdev('exec', machine, '--', 'node', `/root/${name}`, ...args);
+    // Without Node's own words on files that a daemon which was killed left open.
+    return await zfsdev('exec', machine, '--', 'node', '--no-warnings', `/root/${name}`, ...args);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

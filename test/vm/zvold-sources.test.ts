@@ -178,11 +178,12 @@ describe('what is wrong with a source is told, and leaves nothing', () => {
   });
 
   it('more than the pool has room for, well before it is full', async () => {
-    await guest('head -c 300M /dev/urandom >/root/large.raw');
+    await guest('zfs create -o mountpoint=none -o reservation=64M testpool/filler');
+    await guest('head -c 64M /dev/urandom >/root/large.raw');
     await expectRefused('guest:/root/large.raw', /no room left in the pool testpool/);
     await guest('qemu-img convert -O qcow2 /root/large.raw /root/large.qcow2 && rm /root/large.raw');
     await expectRefused('guest:/root/large.qcow2', /no room left in the pool testpool|the pool was full/);
-    await guest('rm /root/large.qcow2 && zpool sync testpool');
+    await guest('rm /root/large.qcow2 && zfs destroy testpool/filler && zpool sync testpool');
     await expectNothingLeft();
     await expectImported(at('v3.qcow2'));
   });
@@ -190,8 +191,8 @@ describe('what is wrong with a source is told, and leaves nothing', () => {
 
 describe('a volume manager that is killed', () => {
   it('in an export leaves nothing once it is back, and nothing on the host', async () => {
-    expect((await zfsdev('volume', 'create', name, 'data', '--size', '1GiB')).exitCode).toBe(0);
-    await guest('head -c 32M /dev/urandom | dd of=/dev/zvol/testpool/data bs=1M conv=fsync status=none');
+    expect((await zfsdev('volume', 'create', name, 'data', '--size', '256MiB')).exitCode).toBe(0);
+    await guest('head -c 16M /dev/urandom | dd of=/dev/zvol/testpool/data bs=1M conv=fsync status=none');
     const until = (condition: string): string =>
       `timeout 300 sh -c 'until ${condition}; do :; done' >/dev/null 2>&1`;
     for (const file of ['out.raw', 'out.qcow2']) {

@@ -81,15 +81,15 @@ async function fullPool(): Promise<void> {
     const keeper = keeperOf('full');
     const made = await createVolume(keeper, { name: 'thick', size: 24 * MiB, thick: true, id: '' });
     run('sh', '-c', `head -c 20M /dev/urandom >${made.path} && sync`);
-    const { available } = { available: Number(run('zfs', 'get', '-Hp', '-o', 'value', 'available', 'full')) };
+    const available = Number(run('zfs', 'get', '-Hp', '-o', 'value', 'available', 'full'));
     // All but so little that what was written can't be reserved once more.
     const size = Math.floor((available * 0.9) / MiB) * MiB;
     run('zfs', 'create', '-o', 'mountpoint=none', '-o', `reservation=${size}`, 'full/filler');
     for (const work of [
-      createVolume(keeper, { name: 'more', size: 64 * MiB, thick: true, id: '' }),
-      createSnapshot(keeper, 'thick', 'one', ''),
+      () => createVolume(keeper, { name: 'more', size: 64 * MiB, thick: true, id: '' }),
+      () => createSnapshot(keeper, 'thick', 'one', ''),
     ]) {
-      const { code, message } = await refusal(work);
+      const { code, message } = await refusal(work());
       must(code === 'RESOURCE_EXHAUSTED', `no room: ${code} ${message}`);
     }
     must((await names(keeper)) === 'thick', 'nothing half-made');
@@ -134,11 +134,11 @@ async function suspendedPool(): Promise<void> {
     });
     must((await states.next()).value === false, 'it is seen to be suspended');
     for (const work of [
-      createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' }),
-      deleteVolume(keeper, 'data'),
-      inventory(keeper),
+      () => createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' }),
+      () => deleteVolume(keeper, 'data'),
+      () => inventory(keeper),
     ]) {
-      const { code, message } = await refusal(work);
+      const { code, message } = await refusal(work());
       must(code === 'UNAVAILABLE' && message.includes('SUSPENDED'), `${code} ${message}`);
     }
     run('mount', '-o', 'remount,size=600M', place);
