@@ -69,6 +69,7 @@ const longSteps: readonly StepId[] = [
   'module',
   'packages',
   'pack',
+  'zvold',
   'boot',
   'provision',
   'warm',
