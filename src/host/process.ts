@@ -15,6 +15,7 @@ export async function runProcess(
 ): ReturnType<Run> {
   const [program, ...args] = owned(argv, options);
   const child = execa(program, args, execaOptions(env, options));
+  if (options.wholeGroup) endGroupWith(child);
   const forwarded = options.onLine && forwardLines(child, options.onLine);
   if (child.pid !== undefined) options.onStart?.(child.pid);
   const result = await child;
@@ -27,6 +28,19 @@ export async function runProcess(
     return { exitCode: result.exitCode, stdout, stderr };
   }
   throw failureOf(argv, options, { ...result, stdout, stderr });
+}
+
+/** Its child may hold the output open, so that the end of both would never come. */
+function endGroupWith(child: ReturnType<typeof execa>): void {
+  const { pid } = child;
+  if (pid === undefined) return;
+  child.once('exit', () => {
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // Nothing is left of it.
+    }
+  });
 }
 
 function owned(
@@ -177,7 +191,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
     timeout: options.deadline,
-    detached: options.detached === true,
+    detached: options.detached === true || options.wholeGroup === true,
     ...(options.killSignal === undefined ? {} : { killSignal: options.killSignal }),
     forceKillAfterDelay: 10_000,
     maxBuffer: 64 * 1024 * 1024,

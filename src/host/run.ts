@@ -25,9 +25,17 @@ export interface RunOptions {
    * for minutes would go on with nobody left who wants it.
    */
   readonly orphanSignal?: 'KILL' | 'TERM';
+  /**
+   * In a process group of its own, of which nothing outlives it. Killing `unshare` alone just as it starts its child leaves a
+   * child that nobody would ever end (11 of 400 times).
+   */
+  readonly wholeGroup?: boolean;
   /** Appends all output to this file as well (a build log). */
   readonly logFile?: string;
 }
+
+/** For what has nothing to tidy up, and of which all must be gone at once. */
+export const endedOutright = { killSignal: 'SIGKILL', orphanSignal: 'KILL', wholeGroup: true } as const;
 
 export interface RunResult {
   readonly exitCode: number;

@@ -6,6 +6,7 @@ import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting, type Lock } from '../host/lock.ts';
+import { endedOutright } from '../host/run.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
 import { pack, type Stage } from './pack.ts';
@@ -168,7 +169,7 @@ async function bootstrap(
       deadline: stageDeadline,
       signal: ctx.signal,
       // What a killed build leaves on disk is swept by the next one.
-      orphanSignal: isRoot() ? 'KILL' : 'TERM',
+      ...(isRoot() ? endedOutright : { orphanSignal: 'TERM' }),
       // A folder that every user may enter: / is one, this process's own may not be.
       cwd: '/',
       env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },

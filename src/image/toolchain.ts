@@ -7,6 +7,7 @@ import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
 import { findPackageRoot } from '../host/package-root.ts';
+import { endedOutright } from '../host/run.ts';
 import { checkPrograms, contained, imageLock, keyring, leftOut, moveAcross } from './build.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
@@ -85,7 +86,7 @@ async function make(ctx: Context, wanted: Wanted, progress: (text: string) => vo
           effect: 'write',
           deadline: 3_600_000,
           signal: ctx.signal,
-          orphanSignal: isRoot() ? 'KILL' : 'TERM',
+          ...(isRoot() ? endedOutright : { orphanSignal: 'TERM' }),
           cwd: '/',
           env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },
           logFile,

@@ -7,6 +7,7 @@ import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
 import type { BuildPaths } from '../host/paths.ts';
+import { endedOutright } from '../host/run.ts';
 import { contained } from '../image/build.ts';
 import { ensureToolchain, toolchainSize, unpackToolchain } from '../image/toolchain.ts';
 import { isRoot } from '../image/workplace.ts';
@@ -116,9 +117,7 @@ async function run(
       effect: 'write',
       deadline,
       signal,
-      // Nothing in there has anything to tidy up, and all of it must be gone at once.
-      killSignal: 'SIGKILL',
-      orphanSignal: 'KILL',
+      ...endedOutright,
       onLine,
       logFile: paths.log,
       accept: [1, 2],

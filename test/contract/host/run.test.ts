@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { createRun, printable, type Run } from '../../../src/host/run.ts';
+import { createRun, endedOutright, printable, type Run } from '../../../src/host/run.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 
 let ctx: TestContext;
@@ -72,6 +72,18 @@ test('the signal ends it', async () => {
   const controller = new AbortController();
   const running = run(forever, { ...read, signal: controller.signal, onLine: () => controller.abort() });
   await expect(running).rejects.toMatchObject({ reason: 'interrupted', exitCode: 130 });
+});
+
+test('nothing that it has started outlives it, where that was asked for', async () => {
+  const controller = new AbortController();
+  const running = run(['sh', '-c', 'sleep 7200 & echo up; wait'], {
+    ...read,
+    ...endedOutright,
+    signal: controller.signal,
+    onLine: () => controller.abort(),
+  });
+  // The sleep holds the output open, whose end is waited for: where the shell alone is killed, that never comes.
+  await expect(running).rejects.toMatchObject({ reason: 'interrupted' });
 });
 
 test('lines of both streams come as they are written, and into the log file', async () => {
