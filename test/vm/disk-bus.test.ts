@@ -1,8 +1,10 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { bytes } from '../../src/core/bytes.ts';
 import { parseName } from '../../src/core/names.ts';
 import { deadlineIn } from '../../src/host/deadline.ts';
+import { createQcow2 } from '../../src/qemu/img-create.ts';
 import { isPlugged, nodeSizes, plug, portsIn, unplug } from '../../src/qemu/plug.ts';
 import { connectQmp, type Qmp } from '../../src/qemu/qmp.ts';
 import { diskFromOptions, type DiskOptions } from '../../src/storage/disk-definition.ts';
@@ -43,18 +45,17 @@ afterEach(async () => {
 const patience = () => ({ deadline: deadlineIn(60_000), signal: ctx.signal });
 
 /** A disk of 8 MiB in a file whose name is hard on parsers. */
-function disk(diskName: string, options: DiskOptions, port?: number): DiskDevice {
+async function disk(diskName: string, options: DiskOptions, port?: number): Promise<DiskDevice> {
   const file = join(ctx.folder, `${diskName}, "x" é.img`);
   const { passphraseFile, type = 'qcow2' } = options;
-  const secret = passphraseFile
-    ? [
-        '--object',
-        `secret,id=s,file=${passphraseFile.replaceAll(',', ',,')}`,
-        '-o',
-        'encrypt.format=luks,encrypt.key-secret=s',
-      ]
-    : [];
-  call('qemu-img', 'create', '-q', '-f', type, ...secret, file, '8M');
+  await writeFile(file, '');
+  if (type === 'raw') await truncate(file, 8 * 2 ** 20);
+  else
+    await createQcow2(ctx, {
+      path: file,
+      size: bytes(8 * 2 ** 20),
+      ...(passphraseFile ? { passphraseFile } : {}),
+    });
   return {
     ...diskFromOptions(diskName, { ...options, file, size: '8MiB' }),
     ...(port === undefined ? {} : { port }),
@@ -67,7 +68,7 @@ it.each([
   ['virtio', { interface: 'virtio' }, 2],
   ['scsi', { interface: 'scsi', type: 'raw' }, 7],
 ] as const)('a disk is plugged into %s where it is to be, twice is once', async (bus, options, port) => {
-  const plan = planOf(ctx, name, disk('data', options, port));
+  const plan = planOf(ctx, name, await disk('data', options, port));
   expect(await plug(qmp, plan)).toBe(true);
   expect(await plug(qmp, plan)).toBe(false);
   expect(await ports()).toEqual([{ bus, number: port }]);
@@ -77,7 +78,7 @@ it.each([
 it('an encrypted disk without an interface comes and goes, and its secret with it', async () => {
   const passphraseFile = join(ctx.folder, 'pass phrase');
   await writeFile(passphraseFile, 'sesame', { mode: 0o600 });
-  const plan = planOf(ctx, name, disk('data', { interface: 'none', passphraseFile }));
+  const plan = planOf(ctx, name, await disk('data', { interface: 'none', passphraseFile }));
   await plug(qmp, plan);
   expect(await isPlugged(qmp, plan)).toBe(true);
   expect(await unplug(qmp, plan, patience())).toBe(true);
@@ -88,7 +89,7 @@ it('an encrypted disk without an interface comes and goes, and its secret with i
 });
 
 it('what an attempt that was cut off left is replaced, and a bus that takes none is told', async () => {
-  const data = disk('data', {});
+  const data = await disk('data', {});
   const plan = planOf(ctx, name, { ...data, port: 1 });
   const fixed = planOf(ctx, name, data);
   for (const node of plan.nodes) await qmp.execute('blockdev-add', node);
@@ -105,7 +106,7 @@ it('what an attempt that was cut off left is replaced, and a bus that takes none
 });
 
 it('a scsi disk is let go of at once', async () => {
-  const plan = planOf(ctx, name, disk('data', { interface: 'scsi' }, 0));
+  const plan = planOf(ctx, name, await disk('data', { interface: 'scsi' }, 0));
   await plug(qmp, plan);
   expect(await unplug(qmp, plan, patience())).toBe(true);
   expect((await nodeSizes(qmp)).size).toBe(0);
