@@ -102,6 +102,9 @@ do_config() {
   awk 'NR == FNR { asked[$1] = 1; next } !($1 in asked)' "$BUILD/options.asked" "$BUILD/options.own" >"$BUILD/options.rest"
   find_lost "$BUILD/options.rest"
   [ -z "$lost" ] || fact notice "a machine of zfsdev's may miss: $lost"
+  if [ "$ZFS" != none ] && ! is_set MODULES; then
+    die 'OpenZFS is a module, and this kernel takes none: CONFIG_MODULES is not set'
+  fi
   kernel_make include/config/kernel.release || die 'the kernel can not tell its release'
   release=$(cat "$BUILD/src/include/config/kernel.release")
   case $release in
