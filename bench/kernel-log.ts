@@ -5,6 +5,8 @@ export interface KernelLog {
   /** From the beginning of the phase source to the end of modules: what is done by hand as well. */
   readonly phases: number;
   readonly make: number;
+  /** OpenZFS with its configure; without it the tidying up. */
+  readonly zfs: number;
   /** What its objects cost a processor, for so many compilers at once. */
   readonly cost: (jobs: number) => ObjectCost;
 }
@@ -12,11 +14,13 @@ export interface KernelLog {
 export interface ObjectCost {
   readonly objects: number;
   readonly estimated: number;
+  /** What objectsPerOption would have to be for the number to have been right. */
+  readonly perOption: number;
   /** Seconds of a processor. */
   readonly perObject: number;
   /** Against the file that the pipeline compiles for a measure. */
   readonly ofMeasure: number;
-  /** What costOfObject would have to be for the estimate to have been right. */
+  /** What costOfObject would have to be for the estimate of the time to have been right, with objectsPerOption as it is. */
   readonly fitted: number;
 }
 
@@ -42,13 +46,15 @@ export function readKernelLog(text: string): KernelLog {
   return {
     phases: at('zfs') - at('source'),
     make,
+    zfs: at('initrd') - at('zfs'),
     cost: (jobs) => {
       const measure = (facts.get('cost') ?? missing('cost')) / 1000;
       const options = facts.get('options') ?? missing('options');
       const { objects: estimated, milliseconds = 0 } = estimateMake(options, measure * 1000, jobs);
       const perObject = (make * jobs) / Math.max(1, objects);
       const fitted = (costOfObject * make * 1000) / milliseconds;
-      return { objects, estimated, perObject, ofMeasure: perObject / measure, fitted };
+      const perOption = objects / options;
+      return { objects, estimated, perOption, perObject, ofMeasure: perObject / measure, fitted };
     },
   };
 }

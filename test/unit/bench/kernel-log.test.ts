@@ -18,14 +18,15 @@ const log = `--- preflight (2026-01-01T00:00:00.000Z)
 `;
 
 it('tells how long the phases took that are done by hand as well, and the make among them', () => {
-  const { phases, make } = readKernelLog(log);
-  expect({ phases, make }).toEqual({ phases: 25, make: 10.5 });
+  const { phases, make, zfs } = readKernelLog(log);
+  expect({ phases, make, zfs }).toEqual({ phases: 25, make: 10.5, zfs: 4 });
 });
 
 it('tells what an object of the make cost a processor', () => {
   expect(readKernelLog(log).cost(2)).toMatchObject({
     objects: 2,
     estimated: 19,
+    perOption: 0.2,
     perObject: 10.5,
     ofMeasure: 21,
     fitted: expect.closeTo((10.5 * 2) / (19 * 0.5), 5) as number,
