@@ -7,8 +7,8 @@ export interface KernelLog {
   readonly make: number;
   /** OpenZFS with its configure; without it the tidying up. */
   readonly zfs: number;
-  /** What its objects cost a processor, for so many compilers at once. */
-  readonly cost: (jobs: number) => ObjectCost;
+  /** What its objects cost a processor, whatever else the host was at. */
+  readonly cost: () => ObjectCost;
 }
 
 export interface ObjectCost {
@@ -47,12 +47,13 @@ export function readKernelLog(text: string): KernelLog {
     phases: at('zfs') - at('source'),
     make,
     zfs: at('initrd') - at('zfs'),
-    cost: (jobs) => {
+    cost: () => {
       const measure = (facts.get('cost') ?? missing('cost')) / 1000;
       const options = facts.get('options') ?? missing('options');
-      const { objects: estimated, milliseconds = 0 } = estimateMake(options, measure * 1000, jobs);
-      const perObject = (make * jobs) / Math.max(1, objects);
-      const fitted = (costOfObject * make * 1000) / milliseconds;
+      const { objects: estimated, milliseconds = 0 } = estimateMake(options, measure * 1000, 1);
+      const cpu = facts.get('cpu') ?? missing('cpu');
+      const perObject = cpu / 1000 / Math.max(1, objects);
+      const fitted = (costOfObject * cpu) / milliseconds;
       const perOption = objects / options;
       return { objects, estimated, perOption, perObject, ofMeasure: perObject / measure, fitted };
     },

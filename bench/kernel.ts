@@ -256,9 +256,9 @@ function figuresWithOpenZfs(config: string, { first, second }: WithOpenZfs): Fig
 function costFigure(config: string, builds: readonly KernelLog[]): Figure {
   const [best] = [...builds].sort((a, b) => a.make - b.make);
   if (!best) throw new Error('no round was measured');
-  const { perObject, ofMeasure, fitted, objects, perOption, estimated } = best.cost(jobs);
+  const { perObject, ofMeasure, fitted, objects, perOption, estimated } = best.cost();
   return {
-    what: `an object of ${config}, on one processor`,
+    what: `an object of ${config}, of a processor's time`,
     measured: `${perObject.toFixed(3)} s (${objects} objects where ${estimated} were estimated: objectsPerOption would be ${perOption.toFixed(2)}; ${ofMeasure.toFixed(2)} x the file that is compiled for a measure; costOfObject would be ${fitted.toFixed(2)})`,
     values: { perObject, ofMeasure, fitted, objects, perOption, estimated },
   };

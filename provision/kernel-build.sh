@@ -103,6 +103,9 @@ do_make() {
   # The word splitting is meant: one word a target.
   # shellcheck disable=SC2086
   kernel_make -j "$(get jobs)" $targets || die 'the kernel does not compile'
+  times >"$BUILD/cost"
+  fact cpu "$(children_cost "$BUILD/cost")"
+  rm -f "$BUILD/cost"
 }
 
 # --- modules: what a machine boots with and loads ----------------------------------------------------------------------
@@ -166,7 +169,7 @@ tidy() {
   [ ! -f "$BUILD/done/$PHASE.tidy" ] || return 0
   case $PHASE in
     source) rm -rf "$BUILD/fetch" "$BUILD/in/source.tar" ;;
-    modules) if [ "$ZFS" != none ]; then drop_objects; else rm -rf "$BUILD/src"; fi ;;
+    modules) [ "$ZFS" = none ] || drop_objects ;;
     zfs) rm -rf "$BUILD/zfs" "$BUILD/src" ;;
     archive) rm -rf "$BUILD/pack" "$BUILD/stage" ;;
     *) return 0 ;;
@@ -189,8 +192,10 @@ if [ -f "$BUILD/done/$PHASE" ]; then
 else
   : >"$BUILD/facts"
   "do_$PHASE"
-  measure_peak
-  fact peak "$(get peak)"
+  # The others take nothing worth the while, or the next one takes more.
+  case $PHASE in modules | zfs | archive) measure_peak ;; esac
+  peak=$(get peak)
+  fact peak "${peak:-0}"
   # What a stamp tells of is on the disk before the stamp is, and the stamp before anything is taken away.
   sync -f "$BUILD"
   mv "$BUILD/facts" "$BUILD/done/$PHASE"

@@ -71,11 +71,11 @@ find_lost() {
 
 # Milliseconds of a processor for one compilation, always of the same file: what this place is worth as a compiler.
 compile_cost() {
-  # The shell's own count of what its children took: the second line, user and system.
+  # In a shell of its own, which has no other children.
   (
     gcc -O2 -o "$BUILD/cost" "$BUILD/src/usr/gen_init_cpio.c" >/dev/null 2>&1 || exit 0
     times >"$BUILD/cost"
-    awk 'NR == 2 { split($1, user, /[ms]/); print int((user[1] * 60 + user[2]) * 1000) }' "$BUILD/cost"
+    children_cost "$BUILD/cost"
     rm -f "$BUILD/cost"
   )
 }

@@ -95,6 +95,7 @@ do_source() {
       ;;
     *) die "unknown kind of source: $SOURCE_KIND" ;;
   esac
+  # With the packed source, which is gone in a moment.
   measure_peak
   rm -rf "$BUILD/fetch"
   for file in Makefile Kconfig scripts/kconfig; do

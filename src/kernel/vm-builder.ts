@@ -198,7 +198,7 @@ async function run(
 function lostGuest(name: InstanceName, cause: unknown): Failure {
   return new Failure('guest', `the machine ${name} has given no sign of life for half an hour`, {
     detail: "it has lost its network, it hangs, or it stands still because this host's disk is full",
-    hint: `zfsdev inspect ${name} tells its state; zfsdev restart --force ${name} starts it anew`,
+    hint: `zfsdev inspect ${name} tells its state; zfsdev resume ${name} has it go on after room was made, zfsdev restart --force ${name} starts it anew`,
     cause,
   });
 }
