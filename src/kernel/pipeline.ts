@@ -46,18 +46,20 @@ export async function runPhases(ctx: Context, builder: Builder, options: Pipelin
     appendLog(options.log, `--- ${phase} (${new Date().toISOString()})`);
     const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
-    if (phase === 'config') tellTime(ctx, facts, options.deadline);
+    if (phase === 'config') tellTime(ctx, facts, options);
   }
   return facts;
 }
 
 /** Before the long part begins: how long it may be, and whether it will be let be that long. */
-function tellTime(ctx: Context, facts: Facts, deadline: Deadline): void {
+function tellTime(ctx: Context, facts: Facts, { deadline, zfs }: PipelineOptions): void {
   const fact = (name: string): number => Number(facts.get(name) ?? 0);
   const { objects, milliseconds } = estimateMake(fact('options'), fact('cost'), fact('jobs'));
   if (milliseconds === undefined) return;
-  const text = `about ${objects} objects are to be compiled, which takes about ${duration(milliseconds)} here`;
-  if (milliseconds < deadline.left()) return ctx.emit({ type: 'notice', level: 'info', text });
+  const later = zfs ? ', and OpenZFS afterwards may take as long again' : '';
+  const text = `about ${objects} objects are to be compiled, which takes about ${duration(milliseconds)} here${later}`;
+  if (milliseconds * (zfs ? 2 : 1) < deadline.left())
+    return ctx.emit({ type: 'notice', level: 'info', text });
   const longer = `${text}, longer than --timeout lets it: a build that is cut off goes on with --resume`;
   ctx.emit({ type: 'notice', level: 'warning', text: longer });
 }

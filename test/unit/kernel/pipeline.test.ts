@@ -83,6 +83,30 @@ it('keeps the facts of all phases, and passes on what they notice', async () => 
   expect(await readFile(log, 'utf8')).toMatch(/^--- preflight \(\S+\)\n--- source /);
 });
 
+it.each([
+  ['', false, 10, 'info'],
+  [', and OpenZFS afterwards may take as long again', true, 10, 'info'],
+  [
+    ', and OpenZFS afterwards may take as long again, longer than --timeout lets it: a build that is cut off goes on with --resume',
+    true,
+    0.5,
+    'warning',
+  ],
+])('tells before the long part how long it may be%s', async (words, zfs, hours, level) => {
+  const place = builder((phase, { onLine }) => {
+    if (phase === 'preflight') onLine('@ jobs 2');
+    if (phase === 'config') ['@ cost 2000', '@ options 800'].forEach(onLine);
+    return Promise.resolve(0);
+  });
+  await runPhases(ctx, place, { log, deadline: deadlineIn(hours * 3_600_000), zfs });
+  const text = expect.stringMatching(
+    /^about \d+ objects are to be compiled, which takes about \d+ min \d+ s here/,
+  ) as string;
+  expect(ctx.events).toContainEqual({ type: 'notice', level, text });
+  const told = ctx.events.flatMap((event) => (event.type === 'notice' ? [event.text] : []));
+  expect(told[0]?.endsWith(`here${words}`)).toBe(true);
+});
+
 it('tells of a place that was lost where the log is, and how to go on', async () => {
   const lost = new Failure('guest', 'the machine has given no sign of life for half an hour', {
     hint: 'zfsdev restart --force it',
