@@ -86,6 +86,10 @@ compile_cost() {
 }
 
 do_config() {
+  # Of a try that was cut off, a tool may be there without its content.
+  if [ -e "$BUILD/src/.config" ] || [ -e "$BUILD/src/scripts/basic/fixdep" ]; then
+    kernel_make mrproper || die 'make mrproper failed'
+  fi
   case $CONFIG in
     defconfig | tinyconfig) kernel_make "$CONFIG" || die "make $CONFIG failed" ;;
     debian-cloud) debian_config ;;

@@ -69,6 +69,8 @@ function programs(): Record<string, FakeProgram> {
     make: {
       calls: [
         kernel(['-s', 'kernelversion'], { stdout: '6.99.0\n' }),
+        // Only what is configured a second time has something to be cleaned of.
+        kernel(['mrproper'], { times: 1 }),
         kernel(['tinyconfig'], leaves({ 'src/.config': 'CONFIG_MODULES=y\nCONFIG_LOCALVERSION="-test"\n' })),
         kernel(['olddefconfig']),
         kernel(
