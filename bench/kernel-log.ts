@@ -5,18 +5,22 @@ export interface KernelLog {
   /** From the beginning of the phase source to the end of modules: what is done by hand as well. */
   readonly phases: number;
   readonly make: number;
-  /** What its objects cost a processor, for so many compilers at once. */
-  readonly cost: (jobs: number) => ObjectCost;
+  /** OpenZFS with its configure; without it the tidying up. */
+  readonly zfs: number;
+  /** What its objects cost a processor, whatever else the host was at. */
+  readonly cost: () => ObjectCost;
 }
 
 export interface ObjectCost {
   readonly objects: number;
   readonly estimated: number;
+  /** What objectsPerOption would have to be for the number to have been right. */
+  readonly perOption: number;
   /** Seconds of a processor. */
   readonly perObject: number;
   /** Against the file that the pipeline compiles for a measure. */
   readonly ofMeasure: number;
-  /** What costOfObject would have to be for the estimate to have been right. */
+  /** What costOfObject would have to be for the estimate of the time to have been right, with objectsPerOption as it is. */
   readonly fitted: number;
 }
 
@@ -42,13 +46,16 @@ export function readKernelLog(text: string): KernelLog {
   return {
     phases: at('zfs') - at('source'),
     make,
-    cost: (jobs) => {
+    zfs: at('initrd') - at('zfs'),
+    cost: () => {
       const measure = (facts.get('cost') ?? missing('cost')) / 1000;
       const options = facts.get('options') ?? missing('options');
-      const { objects: estimated, milliseconds = 0 } = estimateMake(options, measure * 1000, jobs);
-      const perObject = (make * jobs) / Math.max(1, objects);
-      const fitted = (costOfObject * make * 1000) / milliseconds;
-      return { objects, estimated, perObject, ofMeasure: perObject / measure, fitted };
+      const { objects: estimated, milliseconds = 0 } = estimateMake(options, measure * 1000, 1);
+      const cpu = facts.get('cpu') ?? missing('cpu');
+      const perObject = cpu / 1000 / Math.max(1, objects);
+      const fitted = (costOfObject * cpu) / milliseconds;
+      const perOption = objects / options;
+      return { objects, estimated, perOption, perObject, ofMeasure: perObject / measure, fitted };
     },
   };
 }

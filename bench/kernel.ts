@@ -31,6 +31,12 @@ function settings(): Settings {
   return { config, rounds: Math.max(1, Number(process.env['ZFSDEV_BENCH_ROUNDS'] ?? 2)) };
 }
 
+/** One build with what a machine of zfsdev's needs and OpenZFS, as most will have it; and the same again. */
+interface WithOpenZfs {
+  readonly first: Watched & KernelLog;
+  readonly second: Watched & KernelLog;
+}
+
 /** What is compared in one round; all of it unpacks and compiles the same archive, in the same root file system. */
 interface Round {
   /** By zfsdev, with an empty cache of the compiler's. */
@@ -45,7 +51,7 @@ interface Round {
 
 /**
  * Kernels built by `build-kernel --builder chroot` beside the same by hand. Only on Linux; needs the network once, for the tools
- * and for Debian's source, which is then given to both as an archive: no figure has a download in it.
+ * and for Debian's sources, which are then given to both as archives: no figure has a download in it.
  */
 export async function kernelFigures(home: string): Promise<Figure[]> {
   const { config, rounds } = settings();
@@ -59,7 +65,8 @@ export async function kernelFigures(home: string): Promise<Figure[]> {
       console.error(`kernel: round ${round} of ${rounds}`);
       found.push(await bench.round());
     }
-    return figuresOf(config, found);
+    console.error('kernel: with OpenZFS');
+    return [...figuresOf(config, found), ...figuresWithOpenZfs(config, await bench.withOpenZfs())];
   } finally {
     // Some of Debian's folders are closed even to their owner.
     seconds(['sh', '-c', 'chmod -R u+rwX "$1"; rm -rf "$1"', 'sh', folder]);
@@ -81,12 +88,16 @@ class KernelBench {
     return join(this.#folder, 'linux.tar.xz');
   }
 
+  get #zfs(): string {
+    return join(this.#folder, 'zfs.tar');
+  }
+
   /** Has the tools made, which are kept; and takes the root file system of a build that was nothing, for what is done by hand. */
   async prepare(): Promise<void> {
     console.error('kernel: preparing the tools, and fetching the source');
     const tiny = await tinyKernel(join(this.#folder, 'tiny'));
     const before = await this.#builds();
-    const options = ['--source', tiny, '--localversion', `-${Date.now()}`, '--keep'];
+    const options = ['--source', tiny, '--localversion', `-${Date.now()}`, '--zfs', 'none', '--keep'];
     seconds(this.#command(...options), { ZFSDEV_HOME: this.#home });
     const [id, ...more] = (await this.#builds()).filter((name) => !before.includes(name));
     if (id === undefined || more.length > 0) throw new Error('the build that was kept is not to be found');
@@ -95,11 +106,12 @@ class KernelBench {
     const place = await this.#place('fetch');
     this.#enter(place, '-', 'fetch');
     await rename(join(place, 'linux.tar.xz'), this.#source);
+    await rename(join(place, 'zfs.tar'), this.#zfs);
     await rm(place, { recursive: true });
   }
 
   async round(): Promise<Round> {
-    await rm(join(this.#home, 'builds', '.ccache'), { recursive: true, force: true });
+    await this.#forget();
     const first = await this.#byZfsdev();
     const plain = await this.#byHand('plain', '-');
     const second = await this.#byZfsdev();
@@ -110,8 +122,19 @@ class KernelBench {
     return { first, second, plain, plainCached };
   }
 
-  async #byZfsdev(): Promise<Watched & KernelLog> {
-    const options = ['--source', this.#source, '--localversion', '-bench'];
+  async withOpenZfs(): Promise<WithOpenZfs> {
+    await this.#forget();
+    const first = await this.#byZfsdev(this.#zfs);
+    return { first, second: await this.#byZfsdev(this.#zfs) };
+  }
+
+  /** Empties the cache of the compiler's. */
+  async #forget(): Promise<void> {
+    await rm(join(this.#home, 'builds', '.ccache'), { recursive: true, force: true });
+  }
+
+  async #byZfsdev(zfs = 'none'): Promise<Watched & KernelLog> {
+    const options = ['--source', this.#source, '--localversion', '-bench', '--zfs', zfs];
     const found = await runWatched(this.#command(...options), { ZFSDEV_HOME: this.#home }, this.#home);
     const { log } = JSON.parse(found.stdout.trim().split('\n').at(-1) ?? '') as { log: string };
     console.error(`kernel: by zfsdev ${found.seconds.toFixed(1)} s`);
@@ -127,16 +150,7 @@ class KernelBench {
   }
 
   #command(...options: readonly string[]): readonly [string, ...string[]] {
-    const fixed = [
-      '--builder',
-      'chroot',
-      '--config',
-      this.#config,
-      '--zfs',
-      'none',
-      '--json',
-      '--overcommit',
-    ];
+    const fixed = ['--builder', 'chroot', '--config', this.#config, '--json', '--overcommit'];
     const output = ['--jobs', String(jobs), '--output', join(this.#folder, 'out')];
     return [...zfsdev, 'build-kernel', ...fixed, ...output, ...options];
   }
@@ -200,18 +214,52 @@ function figuresOf(config: string, rounds: readonly Round[]): Figure[] {
       ...(size === undefined ? {} : { asked: `at most ${size / 1e9} GB`, met: taken <= size }),
       values: { bytes: taken },
     },
-    costFigure(config, rounds),
+    costFigure(
+      config,
+      rounds.map(({ first }) => first),
+    ),
+  ];
+}
+
+/** The same figures of a build as most will have it, but for the comparison by hand: nobody does all of this by hand. */
+function figuresWithOpenZfs(config: string, { first, second }: WithOpenZfs): Figure[] {
+  const what = `${config} with a guest's options and OpenZFS`;
+  const size = sizes[config];
+  const taken = Math.max(first.taken, second.taken);
+  const [whole, again] = [first.seconds, second.seconds];
+  return [
+    {
+      what: `\`build-kernel --builder chroot\` of ${what} again, with ccache, against the first time`,
+      measured: `1/${(whole / again).toFixed(1)} (${again.toFixed(1)} s against ${whole.toFixed(1)} s; its make ${second.make.toFixed(1)} s against ${first.make.toFixed(1)} s, OpenZFS ${second.zfs.toFixed(1)} s against ${first.zfs.toFixed(1)} s)`,
+      asked: 'at most 1/3',
+      met: again / whole <= 1 / 3,
+      values: {
+        again,
+        first: whole,
+        make: first.make,
+        makeAgain: second.make,
+        zfs: first.zfs,
+        zfsAgain: second.zfs,
+      },
+    },
+    {
+      what: `the most that \`build-kernel --builder chroot\` of ${what} takes on the disk, its root file system and ccache included`,
+      measured: `${(taken / 1e9).toFixed(2)} GB`,
+      ...(size === undefined ? {} : { asked: `at most ${size / 1e9} GB`, met: taken <= size }),
+      values: { bytes: taken },
+    },
+    costFigure(what, [first]),
   ];
 }
 
 /** What the estimate before a make stands on (src/kernel/progress.ts), from the first round's make that was least disturbed. */
-function costFigure(config: string, rounds: readonly Round[]): Figure {
-  const [best] = rounds.map(({ first }) => first).sort((a, b) => a.make - b.make);
+function costFigure(config: string, builds: readonly KernelLog[]): Figure {
+  const [best] = [...builds].sort((a, b) => a.make - b.make);
   if (!best) throw new Error('no round was measured');
-  const { perObject, ofMeasure, fitted, objects, estimated } = best.cost(jobs);
+  const { perObject, ofMeasure, fitted, objects, perOption, estimated } = best.cost();
   return {
-    what: `an object of ${config}, on one processor`,
-    measured: `${perObject.toFixed(3)} s (${objects} objects where ${estimated} were estimated; ${ofMeasure.toFixed(2)} x the file that is compiled for a measure; costOfObject would be ${fitted.toFixed(2)})`,
-    values: { perObject, ofMeasure, fitted, objects, estimated },
+    what: `an object of ${config}, of a processor's time`,
+    measured: `${perObject.toFixed(3)} s (${objects} objects where ${estimated} were estimated: objectsPerOption would be ${perOption.toFixed(2)}; ${ofMeasure.toFixed(2)} x the file that is compiled for a measure; costOfObject would be ${fitted.toFixed(2)})`,
+    values: { perObject, ofMeasure, fitted, objects, perOption, estimated },
   };
 }

@@ -3,7 +3,8 @@
 # there already it is done in a moment and needs no network.
 set -eu
 
-packages='bc bison build-essential ca-certificates cpio dwarves flex git kmod libelf-dev libssl-dev python3 rsync xz-utils zstd'
+packages='bc bison build-essential busybox-static ca-certificates cpio curl dwarves flex git kmod libelf-dev libssl-dev python3 rsync
+  xz-utils zstd'
 
 die() {
   printf 'build-tools.sh: %s\n' "$*" >&2

@@ -11,7 +11,11 @@
 #   src/ zfs/ stage/ pack/   what is made on the way; each is removed as soon as nothing needs it any more
 #   out/ done/               the archive; the stamps, and what a phase tells later ones
 #
-# Lines that the host reads: `@ KEY VALUE` is a fact, `! TEXT` says why it failed, all others are the log.
+# Lines that the host reads: `@ KEY VALUE` is a fact, `> TEXT` what it is at, `! TEXT` says why it failed, all others are the
+# log.
+#
+# A phase may be cut off anywhere, its last moment included, and is then done again. So nothing that a phase begins with is
+# taken away before its stamp is there; `tidy` does that afterwards.
 # shellcheck source-path=SCRIPTDIR
 set -eu
 
@@ -31,11 +35,30 @@ here=$(dirname "$0")
 
 # --- preflight: tools, memory, disk ----------------------------------------------------------------------------------
 
+# What the phases call, the last of them included: whatever is missing is better known before hours of compiling.
+PROGRAMS='ar bc bison busybox depmod flex gcc ld make modprobe nm objcopy strip tar xz zstd'
+
+check_programs() {
+  case $SOURCE_KIND in
+    debian) also='apt-get dpkg-deb' ;;
+    url) also=curl ;;
+    git) also=git ;;
+    *) also='' ;;
+  esac
+  missing=''
+  for program in $PROGRAMS $also; do
+    command -v "$program" >/dev/null || missing="$missing $program"
+  done
+  [ -z "$missing" ] || die "programs that a build needs are missing here:$missing"
+}
+
 do_preflight() {
   # A root file system that was made for this has them from the start.
   if [ "$TOOLS" = install ]; then
     sh "$here/build-tools.sh" || die 'the build tools could not be installed: is there a network?'
   fi
+  check_programs
+  remember_base
   free=$(df -Pk "$BUILD" | awk 'NR == 2 { print $4 }')
   [ "$free" -ge "$NEEDED_KIB" ] ||
     die "not enough space to build in: $((free / 1024)) MiB are free, $((NEEDED_KIB / 1024)) MiB are needed"
@@ -57,13 +80,32 @@ do_preflight() {
 
 # --- make ------------------------------------------------------------------------------------------------------------
 
+# A machine that lost its power has files that make takes for made, and whose content never reached the disk: what was
+# written in the last two minutes before that is made again. The kernel writes what is dirty for longer than half a minute.
+forget_unsafe() {
+  now=$(cat /proc/sys/kernel/random/boot_id)
+  before=$(get boot)
+  [ "$before" != "$now" ] || return 0
+  put boot "$now"
+  sync -f "$BUILD"
+  [ -n "$before" ] || return 0
+  last=$(find "$BUILD/src" -type f -newer "$BUILD/done/config" -printf '%T@\n' | sort -n | tail -n 1)
+  [ -n "$last" ] || return 0
+  find "$BUILD/src" -type f -newer "$BUILD/done/config" -newermt "@$((${last%.*} - 120))" ! -name .config -delete
+  sync -f "$BUILD"
+}
+
 do_make() {
+  forget_unsafe
   # Without modules there is no such target.
   targets=$KERNEL_IMAGE
   if is_set MODULES; then targets="$targets modules"; fi
   # The word splitting is meant: one word a target.
   # shellcheck disable=SC2086
   kernel_make -j "$(get jobs)" $targets || die 'the kernel does not compile'
+  times >"$BUILD/cost"
+  fact cpu "$(children_cost "$BUILD/cost")"
+  rm -f "$BUILD/cost"
 }
 
 # --- modules: what a machine boots with and loads ----------------------------------------------------------------------
@@ -83,13 +125,13 @@ do_modules() {
   cp "$BUILD/src/.config" "$BUILD/stage/config"
   # Part of the kernel's own tools, and built by it only with an initrd inside the kernel.
   gcc -O1 -o "$BUILD/gen_init_cpio" "$BUILD/src/usr/gen_init_cpio.c" || die 'gen_init_cpio does not compile'
-  # OpenZFS needs headers, tools and symbols, and no object of the kernel's.
-  if is_set MODULES && [ "$ZFS" != none ]; then
-    find "$BUILD/src" \( -name '*.o' -o -name '*.a' -o -name '*.ko' -o -name '*.mod.c' \) ! -path '*/scripts/*' \
-      ! -path '*/tools/*' ! -path '*/arch/*/lib/*' ! -name module-common.o -delete
-    rm -f "$BUILD/src/vmlinux" "$BUILD/src/vmlinux.unstripped"
-  fi
-  trim
+}
+
+# OpenZFS needs headers, tools and symbols, and no object of the kernel's.
+drop_objects() {
+  find "$BUILD/src" \( -name '*.o' -o -name '*.a' -o -name '*.ko' -o -name '*.mod.c' \) ! -path '*/scripts/*' \
+    ! -path '*/tools/*' ! -path '*/arch/*/lib/*' ! -name module-common.o -delete
+  rm -f "$BUILD/src/vmlinux" "$BUILD/src/vmlinux.unstripped"
 }
 
 # --- zfs -------------------------------------------------------------------------------------------------------------
@@ -97,11 +139,15 @@ do_modules() {
 do_zfs() {
   release=$(get release)
   if [ "$ZFS" != none ]; then
-    is_set MODULES || die 'OpenZFS is a module, and this kernel takes none: CONFIG_MODULES is not set'
-    fetch_zfs
+    unpack_zfs
+    # OpenZFS takes no compiler of two words; under this name the cache stands in for it.
+    if has_cache; then PATH=/usr/lib/ccache:$PATH; fi
+    saying "configuring OpenZFS: some hundred small modules are compiled, and nothing is said meanwhile"
     (
       cd "$BUILD/zfs"
-      ./configure --with-config=kernel --with-linux="$BUILD/src" --with-linux-obj="$BUILD/src"
+      # Python's bindings are for the tools, which nobody makes here; and as many compilers at once as there is memory for.
+      TEST_JOBS=$(get jobs) ./configure --with-config=kernel --disable-pyzfs --with-linux="$BUILD/src" \
+        --with-linux-obj="$BUILD/src"
     ) || die "OpenZFS $(get zfs-version) can not be configured for this kernel: it may be too new for it"
     make -C "$BUILD/zfs" -j "$(get jobs)" || die "OpenZFS $(get zfs-version) does not compile for this kernel"
     target=$BUILD/stage/lib/modules/$release/updates/zfs
@@ -109,14 +155,27 @@ do_zfs() {
     find "$BUILD/zfs/module" -name '*.ko' -exec cp {} "$target/" \;
     [ -f "$target/zfs.ko" ] || die 'OpenZFS was compiled, and there is no zfs.ko'
     strip --strip-debug "$target"/*.ko
-    measure_peak
     fact zfs "$(get zfs-version)"
   fi
-  rm -rf "$BUILD/zfs" "$BUILD/src"
   if [ -f "$BUILD/stage/lib/modules/$release/modules.order" ]; then
     depmod -b "$BUILD/stage" -F "$BUILD/stage/System.map" "$release" || die 'depmod failed'
   fi
+}
+
+# --- what nothing needs any more ---------------------------------------------------------------------------------------
+
+# Takes away what the phase leaves behind; if that is cut off, the next call goes on with it.
+tidy() {
+  [ ! -f "$BUILD/done/$PHASE.tidy" ] || return 0
+  case $PHASE in
+    source) rm -rf "$BUILD/fetch" "$BUILD/in/source.tar" ;;
+    modules) [ "$ZFS" = none ] || drop_objects ;;
+    zfs) rm -rf "$BUILD/zfs" "$BUILD/src" ;;
+    archive) rm -rf "$BUILD/pack" "$BUILD/stage" ;;
+    *) return 0 ;;
+  esac
   trim
+  : >"$BUILD/done/$PHASE.tidy"
 }
 
 case $PHASE in
@@ -124,14 +183,22 @@ case $PHASE in
   *) die "usage: kernel-build.sh preflight|source|config|make|modules|zfs|initrd|archive" ;;
 esac
 mkdir -p "$BUILD/done" "$BUILD/out"
+# A run that the host has lost sight of gets a moment to end. What it started holds the lock as well.
+exec 9>"$BUILD/lock"
+flock -w 60 9 || die 'an earlier run of this build is still at work in there'
 if [ -f "$BUILD/done/$PHASE" ]; then
   # What it told the first time, for the host to know again.
   cat "$BUILD/done/$PHASE"
-  exit 0
+else
+  : >"$BUILD/facts"
+  "do_$PHASE"
+  # The others take nothing worth the while, or the next one takes more.
+  case $PHASE in modules | zfs | archive) measure_peak ;; esac
+  peak=$(get peak)
+  fact peak "${peak:-0}"
+  # What a stamp tells of is on the disk before the stamp is, and the stamp before anything is taken away.
+  sync -f "$BUILD"
+  mv "$BUILD/facts" "$BUILD/done/$PHASE"
+  sync -f "$BUILD"
 fi
-: >"$BUILD/facts"
-"do_$PHASE"
-measure_peak
-fact peak "$(get peak)"
-sync -f "$BUILD"
-mv "$BUILD/facts" "$BUILD/done/$PHASE"
+tidy

@@ -69,18 +69,27 @@ find_lost() {
   lost=${lost#; }
 }
 
+compile_measure() { gcc -O2 -o "$BUILD/cost" "$BUILD/src/usr/gen_init_cpio.c" >/dev/null 2>&1; }
+
 # Milliseconds of a processor for one compilation, always of the same file: what this place is worth as a compiler.
 compile_cost() {
-  # The shell's own count of what its children took: the second line, user and system.
+  # The first time the compiler comes from the disk.
+  compile_measure || return 0
+  # In a shell of its own, which has no other children.
   (
-    gcc -O2 -o "$BUILD/cost" "$BUILD/src/usr/gen_init_cpio.c" >/dev/null 2>&1 || exit 0
+    compile_measure
+    compile_measure
     times >"$BUILD/cost"
-    awk 'NR == 2 { split($1, user, /[ms]/); print int((user[1] * 60 + user[2]) * 1000) }' "$BUILD/cost"
+    echo $(($(children_cost "$BUILD/cost") / 2))
     rm -f "$BUILD/cost"
   )
 }
 
 do_config() {
+  # Of a try that was cut off, a tool may be there without its content.
+  if [ -e "$BUILD/src/.config" ] || [ -e "$BUILD/src/scripts/basic/fixdep" ]; then
+    kernel_make mrproper || die 'make mrproper failed'
+  fi
   case $CONFIG in
     defconfig | tinyconfig) kernel_make "$CONFIG" || die "make $CONFIG failed" ;;
     debian-cloud) debian_config ;;
@@ -102,6 +111,9 @@ do_config() {
   awk 'NR == FNR { asked[$1] = 1; next } !($1 in asked)' "$BUILD/options.asked" "$BUILD/options.own" >"$BUILD/options.rest"
   find_lost "$BUILD/options.rest"
   [ -z "$lost" ] || fact notice "a machine of zfsdev's may miss: $lost"
+  if [ "$ZFS" != none ] && ! is_set MODULES; then
+    die 'OpenZFS is a module, and this kernel takes none: CONFIG_MODULES is not set'
+  fi
   kernel_make include/config/kernel.release || die 'the kernel can not tell its release'
   release=$(cat "$BUILD/src/include/config/kernel.release")
   case $release in

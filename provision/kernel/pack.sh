@@ -68,7 +68,6 @@ do_archive() {
   # Linked, not copied: the same file system, and no byte more.
   cp -al "$BUILD/stage/vmlinuz" "$BUILD/stage/System.map" "$BUILD/stage/config" "$BUILD/stage/initrd" "$BUILD/pack/"
   cp -al "$BUILD/stage/lib/modules" "$BUILD/pack/modules"
-  measure_peak
   manifest >"$BUILD/pack/manifest.json"
   (
     cd "$BUILD/pack" || exit
@@ -80,8 +79,6 @@ do_archive() {
     --use-compress-program='zstd -T0 -q' -cf "$BUILD/out/$name.part" \
     manifest.json SHA256SUMS System.map config initrd vmlinuz modules || die 'the archive can not be written'
   mv "$BUILD/out/$name.part" "$BUILD/out/$name"
-  rm -rf "$BUILD/pack" "$BUILD/stage"
-  trim
   fact archive "$name"
   fact sha256 "$(checksum_of "$BUILD/out/$name")"
 }

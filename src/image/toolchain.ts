@@ -15,8 +15,8 @@ import { buildTools, debianArchitecture, type Suite } from './recipe.ts';
 import { kernelFolder } from './store.ts';
 import { checkPermissions, isRoot, makeWorkplace } from './workplace.ts';
 
-/** Beside what provision/build-tools.sh installs: the initrd's shell, a fetcher, and a cache of what was compiled. */
-const furtherPackages = ['busybox-static', 'ccache', 'curl'];
+/** Beside what provision/build-tools.sh installs: a cache of what was compiled. */
+const furtherPackages = ['ccache'];
 
 /** What the packed root takes, and it unpacked: measured 160 MiB and 0.5 GiB. */
 export const toolchainSize = { packed: 250 * MiB, unpacked: 700 * MiB };

@@ -1,13 +1,16 @@
 import { constants } from 'node:fs';
 import { access, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { formatBytes, MiB } from '../core/bytes.ts';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
+import { filesystemOf } from '../host/free-space.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
 import { parseKernelManifest } from '../image/kernel-store.ts';
 import { flush } from '../image/publish.ts';
 import type { Builder } from './builder.ts';
 import type { Facts } from './pipeline.ts';
+import type { KernelRequest } from './request.ts';
 
 /** What an archive has at its top. */
 export const members = ['manifest.json', 'SHA256SUMS', 'System.map', 'config', 'initrd', 'vmlinuz'] as const;
@@ -46,19 +49,36 @@ export async function deliver(
     await flush(dirname(path));
   } catch (error) {
     await rm(part, { force: true }).catch(() => undefined);
-    if (error instanceof Failure) throw error;
-    const full = hasCode(error, 'ENOSPC', 'EDQUOT');
-    throw new Failure(full ? 'no-space' : 'files', `${path} can't be written: ${messageOf(error)}`, {
-      hint: [
-        full
-          ? 'make room there, or name another folder with --output; then go on with --resume'
-          : 'name another folder with --output, and go on with --resume',
-        ...builder.afterwards,
-      ].join('\n'),
+    throw ctx.signal.aborted ? error : explainDelivery(error, path, builder.afterwards);
+  }
+  return delivered;
+}
+
+/** What is built is there still: whatever went wrong, the way on is told. */
+function explainDelivery(error: unknown, path: string, afterwards: readonly string[]): Failure {
+  const known = error instanceof Failure ? error : undefined;
+  // A tar of this host tells in its own words.
+  const full =
+    hasCode(error, 'ENOSPC', 'EDQUOT') ||
+    /No space left on device|Disk quota exceeded/.test([known?.message, known?.detail].join(' '));
+  if (known && !full) {
+    return new Failure(known.reason, `${path} is not there yet: ${known.message}`, {
+      ...(known.detail === undefined ? {} : { detail: known.detail }),
+      hint: [...(known.hint === undefined ? [] : [known.hint]), ...afterwards].join('\n'),
+      data: known.data,
       cause: error,
     });
   }
-  return delivered;
+  const reason = full ? 'no space left on device' : messageOf(error);
+  return new Failure(full ? 'no-space' : 'files', `${path} can't be written: ${reason}`, {
+    hint: [
+      full
+        ? 'make room there, or name another folder with --output; then go on with --resume'
+        : 'name another folder with --output, and go on with --resume',
+      ...afterwards,
+    ].join('\n'),
+    cause: error,
+  });
 }
 
 /**
@@ -76,6 +96,31 @@ export async function checkOutput(output: string): Promise<void> {
       cause: error,
     });
   }
+}
+
+/**
+ * Warns where the archive may not find room, before hours of compiling. No more than a warning: its size is an estimate, and
+ * what is built is kept until there is room.
+ * @param freeAt how many bytes are free at a path.
+ */
+export async function warnOfRoom(
+  ctx: Pick<Context, 'emit'>,
+  request: Pick<KernelRequest, 'config'>,
+  output: string,
+  freeAt = async (path: string): Promise<number> => (await filesystemOf(path)).free,
+): Promise<void> {
+  const needed = archiveSize(request);
+  const free = await freeAt(output);
+  if (free >= needed) return;
+  const text = `${output} has ${formatBytes(free)} free, and the archive may take ${formatBytes(needed)}: make room while it is built`;
+  ctx.emit({ type: 'notice', level: 'warning', text });
+}
+
+/** The most that an archive and its log take, in bytes, roughly. */
+function archiveSize({ config }: Pick<KernelRequest, 'config'>): number {
+  const large = 256 * MiB;
+  if (config.kind === 'file') return large;
+  return { tinyconfig: 32 * MiB, defconfig: 128 * MiB, 'debian-cloud': large }[config.name];
 }
 
 /** @throws Failure `files` unless the archive is what was packed, and has in it what it must */

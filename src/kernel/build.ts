@@ -9,7 +9,7 @@ import { lock } from '../host/lock.ts';
 import { requireZstd } from '../image/kernel-archive.ts';
 import { buildLock } from '../vm/build-claims.ts';
 import { inspect } from '../vm/store.ts';
-import { checkOutput, deliver, type Delivered } from './archive.ts';
+import { checkOutput, deliver, warnOfRoom, type Delivered } from './archive.ts';
 import type { Builder } from './builder.ts';
 import { chrootBuilder, removeAll } from './chroot-builder.ts';
 import { machineName, vmBuilder } from './vm-builder.ts';
@@ -65,6 +65,7 @@ export async function buildKernel(
   try {
     await requireZstd(ctx);
     await checkOutput(options.output);
+    await warnOfRoom(ctx, request, options.output);
     await checkSource(request, ctx.signal);
     await settleEarlier(ctx, id, options);
     const builder = await place(ctx, id, request, options);

@@ -5,6 +5,8 @@ import type { Phase } from './builder.ts';
 
 interface Cause {
   readonly words: RegExp;
+  /** A program of the phase says it, somewhere in the last lines; else it is what the phase itself gave as its reason. */
+  readonly inLog?: boolean;
   readonly message?: string;
   readonly reason?: FailureReason;
   readonly hint: string;
@@ -19,12 +21,14 @@ const causes: readonly Cause[] = [
   },
   {
     words: /No space left on device|Disk quota exceeded/,
+    inLog: true,
     message: 'the disk is full',
     reason: 'no-space',
     hint: 'make room (zfsdev usage tells what takes it), then go on with --resume',
   },
   {
     words: /Killed signal terminated program|Out of memory|Cannot allocate memory/,
+    inLog: true,
     message: 'there was not enough memory',
     hint: 'take fewer --jobs, and go on with --resume',
   },
@@ -37,8 +41,16 @@ const causes: readonly Cause[] = [
     hint: 'correct the fragment, or add the options that it depends on to it',
   },
   {
-    words: /checksum|archive is damaged/,
+    words: /^the checksum|archive is damaged/,
     hint: 'fetch the file again, or correct --sha256',
+  },
+  {
+    words: /CONFIG_MODULES is not set/,
+    hint: 'set it in the configuration or a fragment, or leave OpenZFS out: --zfs none',
+  },
+  {
+    words: /not the source of a release of OpenZFS/,
+    hint: 'name the tarball of a release (zfs-2.3.4.tar.gz): a checkout has no configure in it',
   },
   {
     words: /not the source of a kernel/,
@@ -73,7 +85,7 @@ export function explainPhase(
 ): Failure {
   const text = readIfExists(log) ?? '';
   const end = lastLines(text, 30);
-  const cause = causes.find(({ words }) => words.test(told ?? '') || words.test(end));
+  const cause = causes.find(({ words, inLog }) => words.test(told ?? '') || (inLog && words.test(end)));
   const what = told ?? `the phase ${phase} ended with exit code ${exitCode}`;
   const message = cause?.message === undefined ? what : `${what}: ${cause.message}`;
   const hints = [...(cause ? [cause.hint] : []), ...afterwards];

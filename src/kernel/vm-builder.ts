@@ -1,4 +1,3 @@
-import { appendFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { once } from 'node:events';
@@ -21,6 +20,8 @@ import { driverName } from '../vm/drivers.ts';
 import { mainDisk } from '../vm/machine-files.ts';
 import { inspect, requireInstance } from '../vm/store.ts';
 import type { Builder, Phase, PhaseOptions } from './builder.ts';
+import { watchGuest } from './guest-watch.ts';
+import { appendLog } from './log.ts';
 import type { KernelRequest } from './request.ts';
 import { scaledTo } from './scale.ts';
 import { layOutWork } from './workfiles.ts';
@@ -35,6 +36,12 @@ export interface MachineOptions {
 }
 
 const bootDeadline = 20 * 60_000;
+/** What a guest gets to say that it is there, in milliseconds. */
+const answerDeadline = 2 * 60_000;
+/** The longest that a timer can be set to, in milliseconds: 24 days. */
+const longestTimer = 2 ** 31 - 1;
+/** Both outputs as one, so that the log has their lines whole and in their order. */
+const asOne = ['sh', '-c', 'exec sh "$0" "$1" 2>&1', '/build/provision/kernel-build.sh'] as const;
 
 /**
  * A machine of the template kernel-build, as large as the host can have it. Takes over the one that is there, for a build
@@ -150,9 +157,19 @@ async function run(
   phase: Phase,
   { onLine, deadline, signal }: PhaseOptions,
 ): Promise<number> {
-  const late = AbortSignal.timeout(Math.max(1, Math.floor(deadline)));
+  const late = AbortSignal.timeout(Math.min(longestTimer, Math.max(1, Math.floor(deadline))));
+  const guest = watchGuest(async (until) =>
+    (await channelTo(ctx, name)).exec(['true'], { deadline: answerDeadline, signal: until }),
+  );
+  const unwritten = new AbortController();
   const lines = lineReader((line) => {
-    appendFileSync(paths.log, `${line}\n`);
+    guest.heard();
+    try {
+      appendLog(paths.log, line);
+    } catch (error) {
+      // Nobody above waits for a line; the first that can't be kept ends the phase.
+      unwritten.abort(error);
+    }
     onLine(line);
   });
   try {
@@ -161,18 +178,29 @@ async function run(
       stdout: lines.input,
       stderr: lines.input,
     });
-    const argv = ['sh', '/build/provision/kernel-build.sh', phase];
-    return await channel.attach(argv, { tty: false, signal: AbortSignal.any([signal, late]) });
+    const any = AbortSignal.any([signal, late, guest.lost, unwritten.signal]);
+    return await channel.attach([...asOne, phase], { tty: false, signal: any });
   } catch (error) {
-    if (late.aborted && !signal.aborted)
-      throw new Failure('deadline', `the phase ${phase} did not end in time`, {
-        hint: 'give it longer: --timeout 48h --resume',
-        cause: error,
-      });
-    throw error;
+    if (signal.aborted) throw error;
+    if (unwritten.signal.aborted) throw unwritten.signal.reason;
+    if (guest.lost.aborted) throw lostGuest(name, error);
+    if (!late.aborted) throw error;
+    throw new Failure('deadline', `the phase ${phase} did not end in time`, {
+      hint: 'give it longer: --timeout 48h --resume',
+      cause: error,
+    });
   } finally {
+    guest.stop();
     await lines.end();
   }
+}
+
+function lostGuest(name: InstanceName, cause: unknown): Failure {
+  return new Failure('guest', `the machine ${name} has given no sign of life for half an hour`, {
+    detail: "it has lost its network, it hangs, or it stands still because this host's disk is full",
+    hint: `zfsdev inspect ${name} tells its state; zfsdev resume ${name} has it go on after room was made, zfsdev restart --force ${name} starts it anew`,
+    cause,
+  });
 }
 
 function lineReader(take: (line: string) => void): { input: PassThrough; end: () => Promise<void> } {

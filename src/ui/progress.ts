@@ -20,7 +20,7 @@ export function jsonProgress(write: Write): Progress {
 }
 
 /** Steps that can take hours: where there are only lines, one tells now and then how far they are. */
-const slowSteps: readonly StepId[] = ['make', 'zfs'];
+const slowSteps: readonly StepId[] = ['source', 'config', 'make', 'modules', 'zfs', 'archive'];
 /** Milliseconds. */
 const tellEvery = 30_000;
 

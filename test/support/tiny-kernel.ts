@@ -65,17 +65,20 @@ int main(int count, char **words) {
 }
 `;
 
-/** What an unlucky kernel does before it compiles; the disk is filled to its last byte, what is kept for root included. */
-const misfortunes = `if [ ! -e filler ]; then
+/**
+ * What an unlucky kernel does before it compiles; the disk is filled to its last byte, what is kept for root included. Its
+ * files lie beside the tree: what was written there last before a machine is killed is made again.
+ */
+const misfortunes = `if [ ! -e ../filler ]; then
   n=0
   for size in 1G 64M 4M; do
-    while fallocate -l $size filler.$n; do n=$((n + 1)); done
+    while fallocate -l $size ../filler.$n; do n=$((n + 1)); done
   done
-  cat /dev/zero >filler
-elif [ ! -e cut-off ]; then
-  rm -f filler.*
-  : >filler
-  : >cut-off
+  cat /dev/zero >../filler
+elif [ ! -e ../cut-off ]; then
+  rm -f ../filler.*
+  : >../filler
+  : >../cut-off
   sync
   echo cut off here
   sleep 1000

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { fileServer } from '../fakes/file-server.ts';
 import { smallFilesystem } from '../support/filesystem.ts';
 import { ownHome } from '../support/home.ts';
 import { machinesOf } from '../support/machines.ts';
@@ -233,6 +234,38 @@ describe('a kernel built in a machine', () => {
     expect((await readdir(output)).sort()).toEqual(['kernel-6.99.0-test.log', archive]);
     expect(await machines()).toEqual([]);
     expect(await builds()).toEqual([]);
+  });
+});
+
+describe('a build in a machine that is ended by others', () => {
+  it('names the network that was lost, is not begun twice, and leaves nothing after Ctrl-C', async () => {
+    const content = await readFile(tarball(await source({ endless: true })));
+    const server = await fileServer({ content, cutAfter: 100 });
+    try {
+      // The host as its guest sees it.
+      const url = server.url.replace('127.0.0.1', '10.0.2.2');
+      const words = ['build-kernel', '--source', url, '--output', output, ...common];
+      const lost = await zfsdev(...words);
+      expectFailure(lost, /10\.0\.2\.2\S+ can not be fetched: is there a network/);
+      expect(lost.stderr).toContain('--resume');
+      const [name = ''] = await machines();
+      expect(lost.stderr).toContain(`zfsdev delete --force ${name}`);
+
+      server.behave({ content });
+      const build = zfsdev.begin(...words, '--resume');
+      await build.until('Compiling the kernel');
+      expectFailure(
+        await zfsdev(...words, '--resume'),
+        /this very kernel is being changed by another zfsdev/,
+        4,
+      );
+      build.kill('SIGINT');
+      expect(await build.result).toMatchObject({ exitCode: 130 });
+      expect(await machines()).toEqual([]);
+      expect(await builds()).toEqual([]);
+    } finally {
+      await server.close();
+    }
   });
 });
 

@@ -9,6 +9,7 @@ const log = `--- preflight (2026-01-01T00:00:00.000Z)
 @ options 10
 --- make (2026-01-01T00:00:15.000Z)
   CC      init/main.o
+@ cpu 20000
   AS      arch/x86/entry/entry.o
   HOSTCC  scripts/basic/fixdep
 --- modules (2026-01-01T00:00:25.500Z)
@@ -18,17 +19,18 @@ const log = `--- preflight (2026-01-01T00:00:00.000Z)
 `;
 
 it('tells how long the phases took that are done by hand as well, and the make among them', () => {
-  const { phases, make } = readKernelLog(log);
-  expect({ phases, make }).toEqual({ phases: 25, make: 10.5 });
+  const { phases, make, zfs } = readKernelLog(log);
+  expect({ phases, make, zfs }).toEqual({ phases: 25, make: 10.5, zfs: 4 });
 });
 
 it('tells what an object of the make cost a processor', () => {
-  expect(readKernelLog(log).cost(2)).toMatchObject({
+  expect(readKernelLog(log).cost()).toMatchObject({
     objects: 2,
-    estimated: 19,
-    perObject: 10.5,
-    ofMeasure: 21,
-    fitted: expect.closeTo((10.5 * 2) / (19 * 0.5), 5) as number,
+    estimated: 18,
+    perOption: 0.2,
+    perObject: 10,
+    ofMeasure: 20,
+    fitted: expect.closeTo(20 / (18 * 0.5), 5) as number,
   });
 });
 

@@ -6,6 +6,7 @@ it('counts the objects of a make, and tells their rate', () => {
   const meter = makeMeter(100, () => now);
   expect(meter.take('make: Entering directory')).toBeUndefined();
   expect(meter.take('  HOSTCC  scripts/basic/fixdep')).toBeUndefined();
+  expect(meter.take('  AR      init/built-in.a')).toBeUndefined();
   now = 1000;
   meter.take('  CC      init/main.o');
   expect(meter.take('  CC [M]  fs/ext4/super.o')).toMatchObject({
