@@ -65,7 +65,8 @@ apt-get -q -y -o Acquire::Retries=3 install --no-install-recommends zfs-test
 useradd --create-home zfs-tests
 echo 'zfs-tests ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/zfs-tests
 chmod 0440 /etc/sudoers.d/zfs-tests
-! dpkg-query --show zfs-dkms 2>/dev/null
+# dpkg knows it by name, since other packages do.
+! dpkg-query --show --showformat '\${db:Status-Abbrev}\\n' zfs-dkms 2>/dev/null | grep -q '^i'
 `;
 
 beforeAll(async () => {
