@@ -73,6 +73,8 @@ export class Imports {
    * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
    */
   async recover(): Promise<string[]> {
+    // Whatever ends while this goes on was unfinished when the pool was asked, and is so no more.
+    const own = new Set(this.#running.keys());
     const { volumes, templates, unfinished } = await inventory(this.#keeper);
     const done: string[] = [];
     for (const job of this.#journal.all()) {
@@ -80,8 +82,8 @@ export class Imports {
       // The pool knows better than a journal that was cut off.
       const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
       if (!whole && isAddress(job.source)) {
-        const zvol = unfinished.find(({ id }) => id === job.id);
-        done.push(this.#goOn(job, zvol));
+        own.add(job.id);
+        done.push(this.#goOn(job, unfinished));
         continue;
       }
       this.#settle(job, whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')));
@@ -91,41 +93,47 @@ export class Imports {
     // By id, as one that is almost through has the name of its volume already; the pool may have come back in the middle of what
     // goes on.
     for (const { dataset, id } of unfinished) {
-      if (this.#running.has(id) || this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset))
-        continue;
+      if (own.has(id) || this.#running.has(id)) continue;
+      if (this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset)) continue;
       await discard(this.#keeper, dataset);
       done.push(`the unfinished ${dataset} was destroyed`);
     }
     return done;
   }
 
-  /** @param zvol what there is of it in the pool. @returns what is done, in words */
-  #goOn(job: ImportJob, zvol: Zvol | undefined): string {
-    const isFilled = zvol !== undefined && this.#isFilledBy(job, zvol);
-    const kept = job.kept?.place === 'file' || isFilled ? job.kept : undefined;
+  /** @param unfinished what there is in the pool. @returns what is done, in words */
+  #goOn(job: ImportJob, unfinished: readonly Zvol[]): string {
+    // Asked again when its turn comes: others had theirs meanwhile.
+    const left = async (): Promise<Zvol | undefined> =>
+      (await inventory(this.#keeper)).unfinished.find(({ id }) => id === job.id);
     const work: Work = async (task) => {
+      const zvol = await left();
+      const kept = this.#usableOf(job, zvol);
       if (!kept) task.forget();
-      if (zvol && !isFilled) await discard(this.#keeper, zvol.dataset);
+      if (zvol && kept?.place !== 'zvol') await discard(this.#keeper, zvol.dataset);
       await this.#content.fromAddress(task, job.source, kept);
     };
     this.#launch(job, work, async () => {
+      const zvol = await left();
       if (zvol) await discard(this.#keeper, zvol.dataset);
       await rm(join(this.#options.folder, 'spool', job.id), { force: true });
     });
+    const zvol = unfinished.find(({ id }) => id === job.id);
+    const kept = this.#usableOf(job, zvol);
     const what = `the import ${job.id} of "${job.name}" was cut off and`;
     return kept
       ? `${what} goes on: ${kept.bytes} of its ${kept.total} bytes are safe`
       : `${what} begins anew: nothing of it was safe`;
   }
 
-  /** True for a zvol to which the rest of a download may be written; one that has a snapshot, or a name, was on its way further. */
-  #isFilledBy({ id, size = 0, blockSize, kept }: ImportJob, zvol: Zvol): boolean {
-    return (
-      kept?.place === 'zvol' &&
-      zvol.dataset === `${this.#keeper.pool}/${ownFolder}/${id}` &&
+  /** What was kept of a download, if it can be gone on with; a zvol that has a snapshot, or a name, was on its way further. */
+  #usableOf({ id, size = 0, blockSize, kept }: ImportJob, zvol: Zvol | undefined): Kept | undefined {
+    if (kept?.place !== 'zvol') return kept;
+    const isFilled =
+      zvol?.dataset === `${this.#keeper.pool}/${ownFolder}/${id}` &&
       zvol.snapshots.length === 0 &&
-      zvol.size === alignSize(Math.max(size, kept.total), blockSize)
-    );
+      zvol.size === alignSize(Math.max(size, kept.total), blockSize);
+    return isFilled ? kept : undefined;
   }
 
   async #clearSpool(): Promise<void> {

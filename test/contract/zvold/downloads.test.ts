@@ -134,6 +134,19 @@ describe('a download of raw content, whose daemon is killed,', () => {
     expect(created()).toBe(2);
   });
 
+  it('may be through before all is tidied up, and stays', async () => {
+    const orphan = ['-o', 'zfsdev:import=orphan', '-o', 'zfsdev:volume-id=orphan', 'tank/.zvold/orphan'];
+    const create = ['zfs', 'create', '-s', '-b', '16384', '-V', '16384', ...orphan] as const;
+    await house.fake.command(create, { deadline: 1 });
+    await start();
+    await reachedSafely('zvol', 2 * MiB);
+    house.fake.before = async (argv) => {
+      if (argv[1] === 'destroy') await house.ended('mine');
+    };
+    expect(await next({ content })).toContain('the unfinished tank/.zvold/orphan was destroyed');
+    await expectContent();
+  });
+
   it.each([
     ['nothing has come', 10],
     ['nothing was safe', 500 * KiB],
@@ -228,10 +241,15 @@ describe('a download of a qcow2', () => {
   it('does not come again where the daemon was killed while it was converted', async () => {
     server.behave({ content: image });
     const convert = house.convert;
-    house.convert = () => new Promise(() => undefined);
+    const killed = new Promise<void>((begun) => {
+      house.convert = () => {
+        begun();
+        return new Promise(() => undefined);
+      };
+    });
     await startQcow2();
-    await house.reached('mine', 'converting');
-    await expect.poll(() => house.fake.datasets.has('tank/.zvold/mine')).toBe(true);
+    await killed;
+    expect(house.fake.datasets.has('tank/.zvold/mine')).toBe(true);
     house.convert = convert;
     await next({ content: image });
     await expectContent();
