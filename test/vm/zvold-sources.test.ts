@@ -226,23 +226,13 @@ describe('a volume manager that is killed', () => {
     const id = `${file}-${state}`;
     const source = `${web}/held/${file}`;
     const words = ['--id', id, '--sha256', sha256(await readFile(at(file)))];
-    const begun = await zfsdev(
-      'import',
-      'start',
-      name,
-      'disk',
-      source,
-      '--as',
-      'volume',
-      '--no-wait',
-      ...words,
-    );
-    expect(begun).toMatchObject({ stderr: '', exitCode: 0 });
+    const waiting = zfsdev.begin('import', 'start', name, 'disk', source, '--as', 'volume', ...words);
     // Some of it is safe.
     await guest(until(`grep -q kept /var/lib/zvold/imports/${id}.json`));
     heldState = state;
     await guest('systemctl kill --signal=KILL zfsdev-zvold');
-    // The same request waits for the same import.
+    expect(await waiting.result).toMatchObject({ exitCode: 0 });
+    // The same request again is that for the same import.
     await expectImported(source, ...words);
     expect(held.slice(0, 2)).toEqual(['whole', expect.stringMatching(/^bytes=[1-9]\d*-$/)]);
     expect(held.slice(2)).toEqual(state === 'first' ? [] : ['whole']);
