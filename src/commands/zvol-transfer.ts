@@ -1,6 +1,7 @@
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { formatBytes, parseBytes } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
@@ -10,6 +11,10 @@ import { receive } from '../zvol/receive.ts';
 import type { Session } from './session.ts';
 import { progressOf, stateOf } from './zvol-tables.ts';
 import type { Call } from './zvol.ts';
+
+/** How often in a row a volume manager that has gone is asked again, and after how many milliseconds. */
+const mostLosses = 10;
+const lossPause = 1000;
 
 /** What a qcow2 begins with. */
 const qcow2Magic = 0x514649fb;
@@ -105,28 +110,56 @@ async function fetchInGuest(
   const begun = await client.startImport(description, source);
   if (!wait) return begun;
   return step(ctx.emit, 'import', `Importing ${source}`, async (progress) => {
-    const stop = new AbortController();
     try {
-      for await (const { import: job } of client.watch(AbortSignal.any([ctx.signal, stop.signal]))) {
-        if (job?.id !== begun.id) {
-          // What ended before the watch began is told by nobody.
-          const now = await client.import(begun.id);
-          if (now.completedAt) return settled(now);
-          continue;
+      for (let losses = 0; !ctx.signal.aborted && losses <= mostLosses; losses += 1) {
+        try {
+          const ended = await watched(client, begun.id, ctx.signal, progress);
+          if (ended) return settled(ended);
+        } catch (error) {
+          if (!isGone(error) || losses === mostLosses) throw error;
         }
-        progress(
-          `${stateOf(job)}: ${progressOf(job)}`,
-          job.totalBytes > 0 ? job.doneBytes / job.totalBytes : undefined,
-        );
-        if (job.completedAt) return settled(await client.import(begun.id));
+        // One that has ended is started by whoever asks for it next, and goes on with what it fetches.
+        await delay(lossPause, undefined, { signal: ctx.signal }).catch(() => undefined);
       }
     } finally {
-      stop.abort();
       // Nobody waits for it any more.
       if (ctx.signal.aborted) await client.cancelImport(begun.id).catch(() => undefined);
     }
     throw new Failure('interrupted', `the import of ${description.name} was interrupted`);
   });
+}
+
+/** Follows an import to its end. @returns undefined if that was not told */
+async function watched(
+  client: ZvoldClient,
+  id: string,
+  signal: AbortSignal,
+  progress: (text: string, fraction?: number) => void,
+): Promise<Import | undefined> {
+  const stop = new AbortController();
+  try {
+    for await (const { import: job } of client.watch(AbortSignal.any([signal, stop.signal]))) {
+      if (job?.id !== id) {
+        // What ended before the watch began is told by nobody.
+        const now = await client.import(id);
+        if (now.completedAt) return now;
+        continue;
+      }
+      progress(
+        `${stateOf(job)}: ${progressOf(job)}`,
+        job.totalBytes > 0 ? job.doneBytes / job.totalBytes : undefined,
+      );
+      if (job.completedAt) return await client.import(id);
+    }
+    return undefined;
+  } finally {
+    stop.abort();
+  }
+}
+
+/** True for the words of a volume manager that ended, or of a connection to one. */
+function isGone(error: unknown): boolean {
+  return error instanceof Failure && (error.data['lost'] === true || error.data['code'] === 'CANCELLED');
 }
 
 /** @throws Failure `guest` with what zvold says of it */

@@ -94,6 +94,8 @@ export interface Paths {
   /** Lima's home for the machines that zfsdev makes with it. */
   readonly lima: string;
   readonly instance: (name: InstanceName) => InstancePaths;
+  /** Sockets that lead to volume managers, as long as somebody asks them something. */
+  readonly zvolSockets: string;
   readonly builds: string;
   readonly kernels: string;
   /** What compilers made before, for kernels that are built again. */
@@ -126,6 +128,7 @@ export function resolvePaths(env: Readonly<NodeJS.ProcessEnv>): Paths {
     warm,
     lima: join(home, 'lima'),
     instance: (name) => instancePaths(join(instances, name)),
+    zvolSockets: join(home, 'zvol'),
     builds,
     kernels,
     compilerCache: join(builds, '.ccache'),

@@ -202,7 +202,7 @@ function failureOf(error: unknown, name: string): Error {
             hint: `zfsdev exec ${name} -- zpool status tells what the pool has; zfsdev exec ${name} -- journalctl -u zfsdev-zvold what zvold said`,
           }
         : {}),
-      data: { code: status[code] },
+      data: { code: status[code], ...(lost ? { lost } : {}) },
       cause: error,
     },
   );

@@ -1,8 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { Failure, hasCode } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
@@ -10,6 +7,7 @@ import type { Context } from '../host/context.ts';
 import { checkSocketPath } from '../host/paths.ts';
 import { isSeeded } from '../vm/drivers.ts';
 import { guestTo } from '../vm/lifecycle.ts';
+import { takeSocketPlace } from './sockets.ts';
 
 const guestSocket = '/run/zfsdev/zvold.sock';
 
@@ -22,7 +20,7 @@ export interface Proxy {
 }
 
 /**
- * A socket of this host that leads to the volume manager in a running machine: at `path`, or in a folder of its own. A machine
+ * A socket of this host that leads to the volume manager in a running machine: at `path`, or in the state home. A machine
  * that boots without zfsdev's seed gets the volume manager first, if it has none or another one.
  * @throws Failure `wrong-state` for a machine that does not run, `guest` for one that can't be reached, `already-exists` and
  *   `usage` for a path that can't be a socket
@@ -33,15 +31,21 @@ export async function proxyTo(ctx: Context, name: InstanceName, path?: string): 
     const { bringZvold } = await import('./bring.ts');
     await bringZvold(ctx, instance, channel);
   }
-  return openProxy(() => channel.connect(guestSocket, ctx.signal), path);
+  const connect = (): Promise<Duplex> => channel.connect(guestSocket, ctx.signal);
+  if (path !== undefined) return openProxy(connect, path);
+  const place = await takeSocketPlace(ctx);
+  try {
+    const proxy = await openProxy(connect, place.path);
+    return { ...proxy, close: () => proxy.close().finally(place.release) };
+  } catch (error) {
+    await place.release();
+    throw error;
+  }
 }
 
-/** Opens a socket each of whose connections `connect` leads on. */
-export async function openProxy(connect: () => Promise<Duplex>, asked?: string): Promise<Proxy> {
-  if (asked !== undefined) checkSocketPath(asked);
-  // A folder of its own, 0700, since paths of sockets have to be short.
-  const folder = asked === undefined ? await mkdtemp(join(tmpdir(), 'zfsdev-')) : undefined;
-  const path = asked ?? join(folder ?? '', 'zvold');
+/** Opens a socket each of whose connections `connect` leads on. @throws Failure `already-exists`, `usage` */
+async function openProxy(connect: () => Promise<Duplex>, path: string): Promise<Proxy> {
+  checkSocketPath(path);
   const open = new Set<Socket>();
   let problem: Error | undefined;
   const server = createServer((socket) => {
@@ -64,7 +68,6 @@ export async function openProxy(connect: () => Promise<Duplex>, asked?: string):
     close: async () => {
       for (const socket of open) socket.destroy();
       await new Promise((resolve) => server.close(resolve));
-      if (folder !== undefined) await rm(folder, { recursive: true, force: true });
     },
   };
 }

@@ -1,10 +1,11 @@
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from './command.ts';
-import { download } from './download.ts';
+import { download, downloadRest } from './download.ts';
 import { ZvolError } from './errors.ts';
 import type { Filling, Task } from './filling.ts';
 import type { ImportJob } from './jobs.ts';
+import { isSuspended, StartOver, type Keep, type Kept } from './kept.ts';
 import type { Keeper } from './keeper.ts';
 import type { Policy } from './policy.ts';
 import { checkQcow2, isQcow2 } from './qcow2-header.ts';
@@ -22,6 +23,18 @@ export interface ContentOptions {
   readonly stallAfter: number;
   /** Milliseconds before a server is asked again; a second unless told. */
   readonly retryPause?: number | undefined;
+  /** For what nobody is there to be told. */
+  readonly report: (words: string) => void;
+}
+
+/** Content as it comes, and what is known of it beforehand. */
+interface Incoming {
+  /** Bytes that there are, if that is known. */
+  readonly total: number | undefined;
+  /** Bytes of it that are there already, and do not come any more. */
+  readonly from?: number;
+  /** Told what is safe, if a later daemon could go on with it. */
+  readonly keep?: Keep | undefined;
 }
 
 type QcowFile = LocalFile & { readonly format: 'qcow2' };
@@ -41,27 +54,52 @@ export class Content {
     this.#options = options;
   }
 
-  async fromAddress(task: Task, url: string): Promise<void> {
+  /** @param kept what an earlier daemon has of it */
+  async fromAddress(task: Task, url: string, kept: Kept | undefined): Promise<void> {
     const { policy, stallAfter, retryPause: pause = 1000 } = this.#options;
-    task.phase('downloading', 0);
     const over = new AbortController();
-    const signal = AbortSignal.any([task.signal, over.signal]);
+    const options = { policy, signal: AbortSignal.any([task.signal, over.signal]), stallAfter, pause };
     try {
-      const { total, bytes } = await download(url, { policy, signal, stallAfter, pause });
-      await this.fromStream(task, bytes, total);
+      if (kept && (await this.#goneOnWith(kept, task, downloadRest(url, kept, options)))) return;
+      task.phase('downloading', 0);
+      const { total, validator, bytes } = await download(url, options);
+      const keep =
+        total !== undefined && validator !== undefined ? keepingOf(task, { total, validator }) : undefined;
+      await this.#fromStream(task, bytes, { total, keep });
     } finally {
       // What was refused by its beginning is not sent any further.
       over.abort();
     }
   }
 
+  /** @returns false if what is kept is of no use; then nothing is left of it */
+  async #goneOnWith(kept: Kept, task: Task, source: AsyncIterable<Buffer>): Promise<boolean> {
+    const incoming = { total: kept.total, from: kept.bytes, keep: keepingOf(task, kept) };
+    try {
+      if (kept.place === 'file') await this.#spool(task, source, incoming);
+      else await this.#pour(task, source, { ...incoming, size: kept.total, whole: true });
+      return true;
+    } catch (error) {
+      if (!(error instanceof StartOver)) throw error;
+      const { id, name } = task.job;
+      this.#options.report(`the import ${id} of "${name}" begins anew: ${error.message}`);
+      // Before anything new is there, which must not be taken for what was kept.
+      task.forget();
+      return false;
+    }
+  }
+
+  fromStream(task: Task, source: AsyncIterable<Buffer>): Promise<void> {
+    return this.#fromStream(task, source, { total: undefined });
+  }
+
   /**
    * Raw content goes straight to the zvol if its size is known, or that of what it becomes; all else has to lie somewhere
    * first.
-   * @param total bytes that there are, if that is known.
    */
-  async fromStream(task: Task, source: AsyncIterable<Buffer>, total: number | undefined): Promise<void> {
-    const { job, signal, phase } = task;
+  async #fromStream(task: Task, source: AsyncIterable<Buffer>, incoming: Incoming): Promise<void> {
+    const { job } = task;
+    const { total, keep } = incoming;
     const { largest } = this.#options.policy;
     if (total !== undefined && total > largest)
       throw new ZvolError(
@@ -73,14 +111,22 @@ export class Content {
     const size = total ?? job.size;
     // Before all of it has come.
     if (isQcow2(start)) this.#filling.sizeFor(job, checkQcow2(start).size);
-    else if (size !== undefined) return this.#pour(task, bytes, { size, whole: total !== undefined });
+    else if (size !== undefined) return this.#pour(task, bytes, { size, whole: total !== undefined, keep });
+    await this.#spool(task, bytes, incoming);
+  }
+
+  async #spool(task: Task, source: AsyncIterable<Buffer>, { total, from, keep }: Incoming): Promise<void> {
+    const { job, signal, phase } = task;
     const path = join(this.#options.spoolFolder, job.id);
     const progress = phase('downloading', total ?? 0);
+    const { largest } = this.#options.policy;
+    const safe = keep && ((bytes: number) => keep('file', bytes));
+    const hashed = job.sha256 !== '';
     try {
-      const sha256 = await spool(bytes, path, { total, largest, signal, progress });
+      const sha256 = await spool(source, path, { total, largest, signal, progress, hashed, from, safe });
       await this.#fromFile(task, path, sha256);
     } finally {
-      await rm(path, { force: true });
+      if (!isSuspended(signal)) await rm(path, { force: true });
     }
   }
 
@@ -91,27 +137,36 @@ export class Content {
   /** @param sha256 of the file, if it is known. */
   async #fromFile(task: Task, path: string, sha256: string | undefined): Promise<void> {
     const file = await lookAtFile(path);
-    if (sha256 !== undefined) checkSum(task.job, sha256);
+    checkSum(task.job, sha256);
     if (file.format === 'qcow2') return this.#fromQcow2(task, file, sha256);
     await this.#pour(task, readFrom(path, task.signal), { size: file.size, whole: true });
   }
 
-  /** @param size bytes that there are; at most, if they need not be the whole of it */
+  /** @param size bytes that there are; at most, if they need not be the whole of it. @param from bytes that the zvol has already */
   async #pour(
     task: Task,
     source: AsyncIterable<Buffer>,
-    { size, whole }: { readonly size: number; readonly whole: boolean },
+    {
+      size,
+      whole,
+      from = 0,
+      keep,
+    }: Pick<Incoming, 'from' | 'keep'> & { readonly size: number; readonly whole: boolean },
   ): Promise<void> {
     const { job, signal, phase } = task;
-    await this.#filling.fill(task, size, async (device, room) => {
+    const work = async (device: string, room: number): Promise<void> => {
       const progress = phase('writing', size);
       const watch = new RoomWatch(this.#keeper);
       const admit: SinkOptions['admit'] = (written, flush) => watch.wrote(written, flush);
-      const { bytes, sha256 } = await pour(source, device, { room, signal, progress, admit });
+      const safe = keep && ((bytes: number) => keep('zvol', bytes));
+      const hashed = job.sha256 !== '';
+      const options = { room, signal, progress, hashed, from, safe, admit };
+      const { bytes, sha256 } = await pour(source, device, options);
       if (whole && bytes < size)
         throw new ZvolError('DATA_LOSS', `the source ended after ${bytes} of ${size} bytes`);
       checkSum(job, sha256);
-    });
+    };
+    await this.#filling.fill(task, size, work, from > 0);
   }
 
   /** One phase, whose bytes are those that are hashed, those of tables, and those of the content. */
@@ -184,7 +239,12 @@ export class Content {
   }
 }
 
-function checkSum({ sha256 }: ImportJob, found: string): void {
-  if (sha256 !== '' && sha256 !== found)
+function keepingOf({ keep }: Task, { total, validator }: Pick<Kept, 'total' | 'validator'>): Keep {
+  return (place, bytes) => keep({ place, bytes, total, validator });
+}
+
+/** @param found undefined where nobody wanted to know */
+function checkSum({ sha256 }: ImportJob, found: string | undefined): void {
+  if (sha256 !== '' && found !== undefined && sha256 !== found)
     throw new ZvolError('DATA_LOSS', `the source has the checksum ${found}, and ${sha256} was wanted`);
 }

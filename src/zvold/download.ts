@@ -2,6 +2,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ZvolError, wordsOf } from './errors.ts';
+import { type Kept, StartOver } from './kept.ts';
 import { allowedUrl, lookupFor, type Policy } from './policy.ts';
 
 const mostRedirects = 5;
@@ -20,7 +21,16 @@ export interface DownloadOptions {
 /** What a server sends: how much there is, if it tells, and the bytes, over as many connections as it takes. */
 export interface Download {
   readonly total: number | undefined;
+  /** What it calls this very content, if it calls it anything. */
+  readonly validator: string | undefined;
   readonly bytes: AsyncIterable<Buffer>;
+}
+
+/** How much of which content there is, and from where on it is wanted. */
+interface Place {
+  readonly from: number;
+  readonly total: number | undefined;
+  readonly validator: string | undefined;
 }
 
 /** A connection that ended before the file did, or never came about. */
@@ -36,17 +46,31 @@ export async function download(address: string, options: DownloadOptions): Promi
   const first = await patiently(options, () => ask(address, options, undefined));
   const length = Number(first.headers['content-length'] ?? Number.NaN);
   const total = Number.isSafeInteger(length) ? length : undefined;
-  return { total, bytes: follow(address, first, total, options) };
+  const validator = validatorOf(first);
+  return { total, validator, bytes: follow(address, first, { from: 0, total, validator }, options) };
+}
+
+/**
+ * Asks for the rest of a file of which an earlier daemon has kept the beginning; only once somebody wants it.
+ * @throws StartOver if the server has another file now, or sends no parts; else as `download`
+ */
+export async function* downloadRest(
+  address: string,
+  { bytes: from, total, validator }: Kept,
+  options: DownloadOptions,
+): AsyncGenerator<Buffer> {
+  if (from === total) return;
+  const first = await patiently(options, () => ask(address, options, { from, total, validator }));
+  yield* follow(address, first, { from, total, validator }, options);
 }
 
 async function* follow(
   address: string,
   first: IncomingMessage,
-  total: number | undefined,
+  { from: start, total, validator }: Place,
   options: DownloadOptions,
 ): AsyncGenerator<Buffer> {
-  const validator = validatorOf(first);
-  let [response, at] = [first, 0];
+  let [response, at] = [first, start];
   for (let barren = 0; ;) {
     const before = at;
     try {
@@ -78,7 +102,7 @@ async function* follow(
     }
     await delay((options.pause ?? 1000) * 2 ** barren, undefined, { signal: options.signal });
     const from = at;
-    response = await patiently(options, () => ask(address, options, { from, validator }));
+    response = await patiently(options, () => ask(address, options, { from, total, validator }));
   }
 }
 
@@ -103,6 +127,7 @@ async function patiently<T>(options: DownloadOptions, work: () => Promise<T>): P
 
 interface Rest {
   readonly from: number;
+  readonly total: number;
   readonly validator: string;
 }
 
@@ -123,11 +148,8 @@ async function ask(
     }
     if (statusCode === (rest ? 206 : 200)) return wholeOrRest(url, response, rest);
     response.destroy();
-    if (rest && statusCode === 200)
-      throw new ZvolError(
-        'UNAVAILABLE',
-        `${url.href} can't be gone on with: the server has another file now, or sends no parts`,
-      );
+    // 416: what is there now ends before that place.
+    if (rest && (statusCode === 200 || statusCode === 416)) throw another(url);
     if (statusCode >= 500 || statusCode === 429)
       throw new Interrupted(`${url.href}: the server answered ${statusCode}`);
     throw new ZvolError(
@@ -135,6 +157,17 @@ async function ask(
       `${url.href}: the server answered ${statusCode}`,
     );
   }
+}
+
+const another = (url: URL): StartOver =>
+  new StartOver(`${url.href} can't be gone on with: the server has another file now, or sends no parts`);
+
+/** True for a part of a file that is not the one that was asked for, which some servers send without a word. */
+function isOfAnother({ headers }: IncomingMessage, { total, validator }: Rest): boolean {
+  const whole = /\/(\d+)$/.exec(headers['content-range'] ?? '')?.[1];
+  if (whole !== undefined && Number(whole) !== total) return true;
+  const named = validator.startsWith('"') ? headers.etag : headers['last-modified'];
+  return named !== undefined && named !== validator;
 }
 
 /** @throws ZvolError `UNAVAILABLE` for bytes that are not the file's, or not those that were asked for */
@@ -147,8 +180,9 @@ function wholeOrRest(url: URL, response: IncomingMessage, rest: Rest | undefined
       : rest && from !== rest.from
         ? `sends "${range}" where the bytes from ${rest.from} on were asked for`
         : undefined;
-  if (problem === undefined) return response;
+  if (problem === undefined && !(rest && isOfAnother(response, rest))) return response;
   response.destroy();
+  if (problem === undefined) throw another(url);
   throw new ZvolError('UNAVAILABLE', `${url.href}: the server ${problem}`);
 }
 

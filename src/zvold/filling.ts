@@ -2,6 +2,7 @@ import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { ownFolder, property } from './inventory.ts';
 import type { ImportJob, ImportState } from './jobs.ts';
+import { isSuspended, throwIfCalledOff, type Kept } from './kept.ts';
 import { inventory, lockOf, type Keeper } from './keeper.ts';
 import { alignSize } from './names.ts';
 import { isFull } from './room.ts';
@@ -13,6 +14,10 @@ export interface Task {
   readonly signal: AbortSignal;
   /** Begins a phase of so many bytes, 0 where nobody knows; what it gives is told how many are done. */
   readonly phase: (state: ImportState, total: number) => (done: number) => void;
+  /** Has the journal say how much of a download is safe. */
+  readonly keep: (kept: Kept) => void;
+  /** Has the journal say that nothing is. @throws ZvolError if it can't be written */
+  readonly forget: () => void;
 }
 
 /** Makes the zvols of imports: each is nobody's until it is whole, and then becomes a template or a volume. */
@@ -44,28 +49,34 @@ export class Filling {
     return size;
   }
 
-  /** Makes a zvol, has it filled, and makes of it what was asked for; whatever fails takes the zvol away again. */
+  /**
+   * Makes a zvol, has it filled, and makes of it what was asked for; whatever fails takes the zvol away again. One that is left to
+   * the next daemon stays.
+   * @param isThere the zvol is there, of the right size, since an earlier daemon began to fill it
+   */
   async fill(
     { job, signal }: Task,
     content: number,
     work: (device: string, room: number) => Promise<void>,
+    isThere = false,
   ): Promise<void> {
     const { machine, pool } = this.#keeper;
     const size = this.sizeFor(job, content);
     await makeOwnFolder(this.#keeper);
     signal.throwIfAborted();
     const dataset = `${pool}/${ownFolder}/${job.id}`;
-    await this.#create(job, dataset, size);
+    if (!isThere) await this.#create(job, dataset, size);
     const places = [dataset];
     try {
       const device = `${machine.devices}/${dataset}`;
       await machine.awaitDevice(device, true);
       await work(device, size);
       await machine.flush(device);
-      signal.throwIfAborted();
+      throwIfCalledOff(signal);
       if (job.target === 'template') await this.#becomeTemplate(job, dataset, signal);
       else await this.#becomeVolume(job, dataset, signal, places);
     } catch (error) {
+      if (isSuspended(signal)) throw error;
       const meaning = await this.#meaningOf(error);
       await this.#takeAway(places.at(-1) ?? dataset, meaning);
       throw meaning;
@@ -118,7 +129,7 @@ export class Filling {
       if (templates.some(({ name }) => name === job.name))
         throw new ZvolError('ALREADY_EXISTS', `there is a template "${job.name}" by now`);
       await zfs.change('zfs', 'snapshot', ...properties.flatMap((each) => ['-o', each]), `${dataset}@img`);
-      signal.throwIfAborted();
+      throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, dataset);
     });
     await told(async () => {
@@ -135,7 +146,7 @@ export class Filling {
       await zfs.change('zfs', 'rename', dataset, target);
       places.push(target);
       await machine.awaitDevice(`${machine.devices}/${target}`, true);
-      signal.throwIfAborted();
+      throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, target);
       await told(async () => {
         hub.tell({ kind: 'volume', volume: await present(this.#keeper, job.name) });

@@ -6,10 +6,14 @@ import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { isOfExport } from './export.ts';
 import { Filling, type Task } from './filling.ts';
-import { hasEnded, type ImportJob, type ImportTarget, Journal } from './jobs.ts';
-import { idFor, inventory, type Keeper } from './keeper.ts';
-import { alignSize, checkBlockSize, checkName, defaultBlockSize } from './names.ts';
+import { ownFolder } from './inventory.ts';
+import { hasEnded, type ImportJob, Journal } from './jobs.ts';
+import { isSuspended, Suspended, type Kept } from './kept.ts';
+import { inventory, type Keeper } from './keeper.ts';
+import type { Zvol } from './model.ts';
+import { alignSize } from './names.ts';
 import { allowedPath, allowedUrl, checkSource, type Policy } from './policy.ts';
+import { isAddress, jobOf, type ImportRequest } from './request.ts';
 import { outOfSpace } from './sink.ts';
 import { unlessStalled } from './stall.ts';
 import { Turns } from './turns.ts';
@@ -29,19 +33,11 @@ export interface ImportsOptions {
   readonly report?: (words: string) => void;
 }
 
-/** What is imported as what. */
-export interface ImportRequest {
-  readonly name: string;
-  readonly target: ImportTarget;
-  readonly size?: number | undefined;
-  readonly blockSize?: number | undefined;
-  readonly sha256: string;
-  readonly id: string;
-}
-
 interface Running {
   readonly controller: AbortController;
   readonly ended: Promise<void>;
+  /** A later daemon can go on with it. */
+  readonly outlives: boolean;
 }
 
 type Work = (task: Task) => Promise<void>;
@@ -65,21 +61,31 @@ export class Imports {
     this.#journal = new Journal(join(folder, 'imports'));
     this.#turns = new Turns(atOnce);
     const spoolFolder = join(folder, 'spool');
-    const filling = new Filling(keeper, policy.largest, (words) => options.report?.(words));
-    this.#content = new Content(keeper, filling, { command, policy, spoolFolder, stallAfter, retryPause });
+    const report = (words: string): void => options.report?.(words);
+    const filling = new Filling(keeper, policy.largest, report);
+    const how = { command, policy, spoolFolder, stallAfter, retryPause, report };
+    this.#content = new Content(keeper, filling, how);
   }
 
   /**
-   * Tidies up after a daemon that ended in the middle: its imports have failed, and what they made goes.
+   * Tidies up after a daemon that ended in the middle: its downloads are gone on with; its other imports have failed, and what they
+   * made goes.
    * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
    */
   async recover(): Promise<string[]> {
+    // Whatever ends while this goes on was unfinished when the pool was asked, and is so no more.
+    const own = new Set(this.#running.keys());
     const { volumes, templates, unfinished } = await inventory(this.#keeper);
     const done: string[] = [];
     for (const job of this.#journal.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
       // The pool knows better than a journal that was cut off.
       const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
+      if (!whole && isAddress(job.source)) {
+        own.add(job.id);
+        done.push(this.#goOn(job, unfinished));
+        continue;
+      }
       this.#settle(job, whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')));
       done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
@@ -87,12 +93,47 @@ export class Imports {
     // By id, as one that is almost through has the name of its volume already; the pool may have come back in the middle of what
     // goes on.
     for (const { dataset, id } of unfinished) {
-      if (this.#running.has(id) || this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset))
-        continue;
+      if (own.has(id) || this.#running.has(id)) continue;
+      if (this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset)) continue;
       await discard(this.#keeper, dataset);
       done.push(`the unfinished ${dataset} was destroyed`);
     }
     return done;
+  }
+
+  /** @param unfinished what there is in the pool. @returns what is done, in words */
+  #goOn(job: ImportJob, unfinished: readonly Zvol[]): string {
+    // Asked again when its turn comes: others had theirs meanwhile.
+    const left = async (): Promise<Zvol | undefined> =>
+      (await inventory(this.#keeper)).unfinished.find(({ id }) => id === job.id);
+    const work: Work = async (task) => {
+      const zvol = await left();
+      const kept = this.#usableOf(job, zvol);
+      if (!kept) task.forget();
+      if (zvol && kept?.place !== 'zvol') await discard(this.#keeper, zvol.dataset);
+      await this.#content.fromAddress(task, job.source, kept);
+    };
+    this.#launch(job, work, async () => {
+      const zvol = await left();
+      if (zvol) await discard(this.#keeper, zvol.dataset);
+      await rm(join(this.#options.folder, 'spool', job.id), { force: true });
+    });
+    const zvol = unfinished.find(({ id }) => id === job.id);
+    const kept = this.#usableOf(job, zvol);
+    const what = `the import ${job.id} of "${job.name}" was cut off and`;
+    return kept
+      ? `${what} goes on: ${kept.bytes} of its ${kept.total} bytes are safe`
+      : `${what} begins anew: nothing of it was safe`;
+  }
+
+  /** What was kept of a download, if it can be gone on with; a zvol that has a snapshot, or a name, was on its way further. */
+  #usableOf({ id, size = 0, blockSize, kept }: ImportJob, zvol: Zvol | undefined): Kept | undefined {
+    if (kept?.place !== 'zvol') return kept;
+    const isFilled =
+      zvol?.dataset === `${this.#keeper.pool}/${ownFolder}/${id}` &&
+      zvol.snapshots.length === 0 &&
+      zvol.size === alignSize(Math.max(size, kept.total), blockSize);
+    return isFilled ? kept : undefined;
   }
 
   async #clearSpool(): Promise<void> {
@@ -116,10 +157,10 @@ export class Imports {
   async start(request: ImportRequest, source: string): Promise<ImportJob> {
     const { policy } = this.#options;
     checkSource(source);
-    const isAddress = /^[a-z][a-z0-9+.-]*:\/\//i.test(source);
-    const place = isAddress ? allowedUrl(policy, source).href : await allowedPath(policy, source);
+    const isUrl = isAddress(source);
+    const place = isUrl ? allowedUrl(policy, source).href : await allowedPath(policy, source);
     const { job } = await this.#begin(request, source, (task) =>
-      isAddress ? this.#content.fromAddress(task, place) : this.#content.fromFile(task, place),
+      isUrl ? this.#content.fromAddress(task, place, undefined) : this.#content.fromFile(task, place),
     );
     return job;
   }
@@ -132,7 +173,7 @@ export class Imports {
   async upload(request: ImportRequest, bytes: AsyncIterable<Buffer>, gone?: AbortSignal): Promise<ImportJob> {
     const { job, controller } = await this.#begin(request, 'upload', (task) => {
       const patience = { after: this.stallAfter, signal: task.signal, who: 'the client' };
-      return this.#content.fromStream(task, unlessStalled(bytes, patience), undefined);
+      return this.#content.fromStream(task, unlessStalled(bytes, patience));
     });
     // One that another request had begun goes on without this one's client.
     const leave = (): void => controller?.abort(cancelled('its client went away'));
@@ -146,17 +187,22 @@ export class Imports {
   /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
   async cancel(id: string): Promise<boolean> {
     const job = this.get(id);
+    if (hasEnded(job)) return false;
     const running = this.#running.get(id);
-    if (hasEnded(job) || !running) return false;
+    // An earlier daemon's, and the pool was not there yet: what it left goes when that comes.
+    if (!running) {
+      this.#settle(job, failed(cancelled('')));
+      return true;
+    }
     running.controller.abort(cancelled(''));
     await running.ended;
     return this.get(id).state === 'cancelled';
   }
 
-  /** Ends all of them, for the end of the daemon. */
+  /** Ends all of them, for the end of the daemon; downloads are left to the next one. */
   async close(): Promise<void> {
-    for (const { controller } of this.#running.values())
-      controller.abort(cutOff('zvold was ended in the middle of it'));
+    for (const { controller, outlives } of this.#running.values())
+      controller.abort(outlives ? new Suspended() : cutOff('zvold was ended in the middle of it'));
     await Promise.all([...this.#running.values()].map(({ ended }) => ended));
   }
 
@@ -176,10 +222,15 @@ export class Imports {
     this.#refuseTaken(job, job.target === 'template' ? all.templates : all.volumes);
     this.#journal.put(job);
     this.#keeper.hub.tell({ kind: 'import', job });
+    return { job, controller: this.#launch(job, work) };
+  }
+
+  /** @param never what is to be done if it is ended before its turn comes */
+  #launch(job: ImportJob, work: Work, never: () => Promise<void> = async () => {}): AbortController {
     const controller = new AbortController();
-    const ended = this.#run(job, controller.signal, work).finally(() => this.#running.delete(job.id));
-    this.#running.set(job.id, { controller, ended });
-    return { job, controller };
+    const ended = this.#run(job, controller.signal, work, never).finally(() => this.#running.delete(job.id));
+    this.#running.set(job.id, { controller, ended, outlives: isAddress(job.source) });
+    return controller;
   }
 
   /** @throws ZvolError `ALREADY_EXISTS` for a name or an id that something has, or a name that another import is at */
@@ -200,16 +251,26 @@ export class Imports {
   }
 
   /** Never fails itself: what went wrong is the import's. */
-  async #run(job: ImportJob, signal: AbortSignal, work: Work): Promise<void> {
+  async #run(job: ImportJob, signal: AbortSignal, work: Work, never: () => Promise<void>): Promise<void> {
+    let begun = false;
     try {
       const leave = await this.#turns.take(signal);
+      begun = true;
       try {
-        await work({ job, signal, phase: (state, total) => this.#phase(job.id, state, total) });
+        await work({
+          job,
+          signal,
+          phase: (state, total) => this.#phase(job.id, state, total),
+          keep: (kept) => this.#keep(job.id, kept),
+          forget: () => this.#journal.put({ ...this.get(job.id), kept: undefined }),
+        });
       } finally {
         leave();
       }
       this.#settle(this.get(job.id), { state: 'completed' });
     } catch (error) {
+      if (isSuspended(signal)) return;
+      if (!begun) await never().catch((left: unknown) => this.#options.report?.(wordsOf(left)));
       const reason: unknown = signal.aborted ? signal.reason : error;
       this.#settle(this.get(job.id), failed(outOfSpace(reason) ?? reason));
     }
@@ -217,7 +278,7 @@ export class Imports {
 
   /** Its end is known here even where it can't be written; the pool tells the next daemon how it was. */
   #settle(job: ImportJob, end: Partial<ImportJob>): void {
-    const ended = { ...job, ...end, completed: Date.now() };
+    const ended = { ...job, ...end, kept: undefined, completed: Date.now() };
     try {
       this.#journal.put(ended);
     } catch (error) {
@@ -225,6 +286,15 @@ export class Imports {
       this.#options.report?.(`how the import ${job.id} ended is not kept: ${wordsOf(error)}`);
     }
     this.#keeper.hub.tell({ kind: 'import', job: ended });
+  }
+
+  /** What can't be written now is only not gone on with later. */
+  #keep(id: string, kept: Kept): void {
+    try {
+      this.#journal.put({ ...this.get(id), kept });
+    } catch (error) {
+      this.#options.report?.(`how far the import ${id} has come is not kept: ${wordsOf(error)}`);
+    }
   }
 
   #phase(id: string, state: ImportJob['state'], total: number): (done: number) => void {
@@ -250,25 +320,4 @@ const cutOff = (why: string): ZvolError => new ZvolError('ABORTED', why);
 function failed(error: unknown): Partial<ImportJob> {
   const code = error instanceof ZvolError ? error.code : 'INTERNAL';
   return { state: code === 'CANCELLED' ? 'cancelled' : 'failed', error: wordsOf(error), code };
-}
-
-function jobOf({ pool }: Keeper, request: ImportRequest, source: string): ImportJob {
-  const { name, target, sha256 } = request;
-  checkName(`the ${target}`, name, `${pool}/`);
-  const blockSize = request.blockSize ?? defaultBlockSize;
-  checkBlockSize(blockSize);
-  if (sha256 !== '' && !/^[0-9a-f]{64}$/i.test(sha256))
-    throw new ZvolError('INVALID_ARGUMENT', `"${sha256}" is no SHA-256`);
-  const size = request.size === undefined ? undefined : alignSize(request.size, blockSize);
-  const begun = { state: 'pending', done: 0, total: 0, error: '', created: Date.now() } as const;
-  return {
-    id: idFor(request.id),
-    name,
-    target,
-    source,
-    size,
-    blockSize,
-    sha256: sha256.toLowerCase(),
-    ...begun,
-  };
 }

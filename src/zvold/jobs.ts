@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { wordsOf, ZvolError, type ZvolCode } from './errors.ts';
+import type { Kept } from './kept.ts';
 import { outOfSpace } from './sink.ts';
 
 export type ImportTarget = 'template' | 'volume';
@@ -41,6 +42,8 @@ export interface ImportJob {
   /** Milliseconds since 1970. */
   readonly created: number;
   readonly completed?: number | undefined;
+  /** What of a download is safe, until the import has ended. */
+  readonly kept?: Kept | undefined;
 }
 
 /** True for one that goes on no more. */

@@ -3,11 +3,12 @@ import { deleteVolume } from './deletion.ts';
 import { ZvolError } from './errors.ts';
 import type { Exports } from './export.ts';
 import type { Change } from './hub.ts';
-import type { Imports, ImportRequest } from './imports.ts';
+import type { Imports } from './imports.ts';
 import { findTemplate } from './inventory.ts';
 import type { ImportJob } from './jobs.ts';
 import { inventory, volumeOf, type Keeper } from './keeper.ts';
 import { createPool, readPool } from './pool.ts';
+import type { ImportRequest } from './request.ts';
 import {
   flag,
   number,

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { ZvolError } from './errors.ts';
+import { beginningOf, Checkpoints, mostBehind } from './kept.ts';
 
 const pieceLength = 1024 * 1024;
 const zeros = Buffer.alloc(pieceLength);
@@ -12,26 +13,43 @@ export interface SinkOptions {
   readonly signal: AbortSignal;
   /** Told how many bytes have come. */
   readonly progress: (done: number) => void;
+  /** Whether the checksum is wanted, for which what is there already is read as well. */
+  readonly hashed: boolean;
+  /** Bytes that are there already; none unless told. */
+  readonly from?: number | undefined;
+  /** Told every now and then how many bytes have safely reached the target, if anybody wants to know. */
+  readonly safe?: ((bytes: number) => void) | undefined;
   /** Asked before each piece is written, with how many bytes were, and how to have them reach the target: what it throws is thrown. */
   readonly admit: (written: number, flush: () => Promise<void>) => Promise<void>;
 }
 
 /**
- * Writes raw content to a target that is all zeros before: parts of zeros are left out. All of it has reached the target
- * when this ends.
- * @returns how much came, and its SHA-256 in hex. @throws ZvolError `RESOURCE_EXHAUSTED`, `INVALID_ARGUMENT` for too much
+ * Writes raw content to a target that is all zeros before, or has the beginning of it: parts of zeros are left out. All of it
+ * has reached the target when this ends.
+ * @param source what comes behind the bytes that are there
+ * @returns how much there is, and its SHA-256 in hex if that was wanted
+ * @throws ZvolError `RESOURCE_EXHAUSTED`, `INVALID_ARGUMENT` for too much
  */
 export async function pour(
   source: AsyncIterable<Buffer>,
   target: string,
-  { room, signal, progress, admit }: SinkOptions,
-): Promise<{ readonly bytes: number; readonly sha256: string }> {
-  const hash = createHash('sha256');
+  { room, signal, progress, hashed, from = 0, safe, admit }: SinkOptions,
+): Promise<{ readonly bytes: number; readonly sha256: string | undefined }> {
+  const hash = hashed ? createHash('sha256') : undefined;
   const file = await open(target, constants.O_RDWR);
   const flush = (): Promise<void> => file.datasync();
+  const checkpoints = safe && new Checkpoints(flush, safe, from);
+  // What was written behind the bytes that are safe need not be zero.
+  const behind = from > 0 ? from + mostBehind : 0;
   let [bytes, written] = [0, 0];
   try {
     await admit(written, flush);
+    if (hash)
+      for await (const piece of beginningOf(file, from, signal)) {
+        hash.update(piece);
+        progress((bytes += piece.length));
+      }
+    bytes = from;
     for await (const piece of inPieces(source)) {
       signal.throwIfAborted();
       if (bytes + piece.length > room)
@@ -39,14 +57,15 @@ export async function pour(
           'INVALID_ARGUMENT',
           `the source has more than the ${room} bytes that there are for it`,
         );
-      hash.update(piece);
-      if (!piece.equals(zeros.subarray(0, piece.length))) {
+      hash?.update(piece);
+      if (bytes < behind || !piece.equals(zeros.subarray(0, piece.length))) {
         await admit(written, flush);
         await writeAll(file, piece, bytes);
         written += piece.length;
       }
       bytes += piece.length;
       progress(bytes);
+      await checkpoints?.passed(bytes);
     }
     await file.sync();
   } catch (error) {
@@ -54,10 +73,11 @@ export async function pour(
   } finally {
     await file.close().catch(() => undefined);
   }
-  return { bytes, sha256: hash.digest('hex') };
+  return { bytes, sha256: hash?.digest('hex') };
 }
 
-async function writeAll(file: Awaited<ReturnType<typeof open>>, piece: Buffer, at: number): Promise<void> {
+/** Writes all of a piece at a place. */
+export async function writeAll(file: FileHandle, piece: Buffer, at: number): Promise<void> {
   for (let done = 0; done < piece.length;)
     done += (await file.write(piece, done, piece.length - done, at + done)).bytesWritten;
 }

@@ -1,10 +1,11 @@
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rm, statfs } from 'node:fs/promises';
+import { mkdir, open, rm, statfs, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createHash } from 'node:crypto';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
+import { beginningOf, Checkpoints, StartOver } from './kept.ts';
 import { checkQcow2, headerLength, isQcow2, type Qcow2Header } from './qcow2-header.ts';
-import { outOfSpace } from './sink.ts';
+import { outOfSpace, writeAll } from './sink.ts';
 
 /** Content that is looked at before it is read. */
 export interface Peeked {
@@ -109,17 +110,25 @@ export interface SpoolOptions {
   readonly largest: number;
   readonly signal: AbortSignal;
   readonly progress: (done: number) => void;
+  /** Whether the checksum is wanted, for which what is there already is read as well. */
+  readonly hashed: boolean;
+  /** Bytes that are there already; none unless told. */
+  readonly from?: number | undefined;
+  /** Told every now and then how many bytes are safe in the file, if anybody wants to know. */
+  readonly safe?: ((bytes: number) => void) | undefined;
 }
 
 /**
- * Keeps content in a file, for what has to be read here and there; looks for room before and meanwhile.
- * @returns its SHA-256 in hex. @throws ZvolError `RESOURCE_EXHAUSTED`
+ * Keeps content in a file, for what has to be read here and there; looks for room before and meanwhile. Whoever asked for it takes
+ * the file away.
+ * @param source what comes behind the bytes that are there
+ * @returns its SHA-256 in hex if that was wanted. @throws ZvolError `RESOURCE_EXHAUSTED`, StartOver
  */
 export async function spool(
   source: AsyncIterable<Buffer>,
   path: string,
-  { total, largest, signal, progress }: SpoolOptions,
-): Promise<string> {
+  { total, largest, signal, progress, hashed, from = 0, safe }: SpoolOptions,
+): Promise<string | undefined> {
   const folder = dirname(path);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const tooMuch = (): ZvolError =>
@@ -127,12 +136,19 @@ export async function spool(
       'RESOURCE_EXHAUSTED',
       `there is no room for the source in ${folder} of the machine, where it is kept until it is read`,
     );
-  if (total !== undefined && total > (await spoolRoom(folder))) throw tooMuch();
-  const hash = createHash('sha256');
-  const file = await open(path, 'wx', 0o600);
+  if (total !== undefined && total - from > (await spoolRoom(folder))) throw tooMuch();
+  const hash = hashed ? createHash('sha256') : undefined;
+  const file = await (from > 0 ? reopened(path, from) : anew(path));
+  const checkpoints = safe && new Checkpoints(() => file.datasync(), safe, from);
   // So that what is little is looked at as well.
-  let [bytes, looked] = [0, -spoolReserve];
+  let [bytes, looked] = [0, from - spoolReserve];
   try {
+    if (hash)
+      for await (const piece of beginningOf(file, from, signal)) {
+        hash.update(piece);
+        progress((bytes += piece.length));
+      }
+    bytes = from;
     for await (const chunk of source) {
       signal.throwIfAborted();
       if (bytes + chunk.length > largest)
@@ -144,17 +160,44 @@ export async function spool(
         if ((await spoolRoom(folder)) < chunk.length) throw tooMuch();
         looked = bytes;
       }
-      hash.update(chunk);
-      for (let done = 0; done < chunk.length;) done += (await file.write(chunk, done)).bytesWritten;
+      hash?.update(chunk);
+      await writeAll(file, chunk, bytes);
       bytes += chunk.length;
       progress(bytes);
+      await checkpoints?.passed(bytes);
     }
-    return hash.digest('hex');
+    // All of it, so that nothing has to come again while it is read.
+    await checkpoints?.now(bytes);
+    return hash?.digest('hex');
   } catch (error) {
-    await rm(path, { force: true });
     // Said here: what writes to the pool fails in the same words.
     throw outOfSpace(error) ? tooMuch() : error;
   } finally {
     await file.close();
+  }
+}
+
+/** A new file; one that an earlier daemon left is of no use. */
+async function anew(path: string): Promise<FileHandle> {
+  await rm(path, { force: true });
+  return open(path, 'wx+', 0o600);
+}
+
+/** The file that an earlier daemon left, without what may not have reached the disk. @throws StartOver */
+async function reopened(path: string, length: number): Promise<FileHandle> {
+  let file: FileHandle;
+  try {
+    file = await open(path, 'r+');
+  } catch (error) {
+    throw new StartOver(`what was kept of it can't be opened: ${wordsOf(error)}`);
+  }
+  try {
+    const { size } = await file.stat();
+    if (size < length) throw new StartOver(`only ${size} of the ${length} bytes that were kept are there`);
+    await file.truncate(length);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
   }
 }

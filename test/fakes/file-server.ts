@@ -9,6 +9,8 @@ export interface Behaviour {
   readonly etag?: string | null;
   /** Whether it can send a part; it can unless told. */
   readonly ranges?: boolean;
+  /** Sends a part of what it has, whatever it is wanted of. */
+  readonly careless?: boolean;
   /** Ends the connection after so many bytes of the answer. */
   readonly cutAfter?: number;
   /** Sends so many bytes of the answer, and nothing more. */
@@ -68,7 +70,7 @@ export async function fileServer(...first: readonly Behaviour[]): Promise<FileSe
 function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { content, etag, ranges = true, cutAfter, stallAfter, announced, status }: Behaviour,
+  { content, etag, ranges = true, careless = false, cutAfter, stallAfter, announced, status }: Behaviour,
   told: (bytes: number) => void,
 ): void {
   if (status !== undefined) {
@@ -77,7 +79,7 @@ function answer(
   }
   const tag = etag === undefined ? `"${createHash('sha256').update(content).digest('hex')}"` : etag;
   const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0);
-  const isPart = start > 0 && ranges && request.headers['if-range'] === tag;
+  const isPart = start > 0 && ranges && (careless || request.headers['if-range'] === tag);
   const body = isPart ? content.subarray(start) : content;
   response.writeHead(isPart ? 206 : 200, {
     'content-length': announced ?? body.length,

@@ -27,6 +27,23 @@ export function groupsOf(runfiles: string, beginning: string): Group[] {
   return [...found].map(([folder, tests]) => ({ folder, tests }));
 }
 
+/**
+ * Of the groups the tests whose paths hold one of these words; all of them where there are none.
+ * @throws Error for a word that no test has
+ */
+export function groupsChosen(groups: readonly Group[], words: readonly string[]): Group[] {
+  if (words.length === 0) return [...groups];
+  const paths = groups.flatMap(({ folder, tests }) => tests.map((name) => `${folder}/${name}`));
+  const unknown = words.filter((word) => !paths.some((path) => path.includes(word)));
+  if (unknown.length > 0) throw new Error(`there is no test ${unknown.join(', ')} among ${paths.join(', ')}`);
+  return groups
+    .map(({ folder, tests }) => ({
+      folder,
+      tests: tests.filter((name) => words.some((word) => `${folder}/${name}`.includes(word))),
+    }))
+    .filter(({ tests }) => tests.length > 0);
+}
+
 /** A runfile of these groups. @param timeout seconds for each script; the suite's own is for machines that are not emulated */
 export function runfileOf(groups: readonly Group[], timeout: number): string {
   const common = [

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -23,6 +23,9 @@ let folder: string;
 let server: Server;
 /** Where the host's server is, as the machine's network has it. */
 let web: string;
+/** How often held files were asked for, and from where on; what the server calls them. */
+const held: string[] = [];
+let heldState: string;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-sources-'));
@@ -61,6 +64,7 @@ async function serve(): Promise<Server> {
     if (path === '/hang') return;
     if (path === '/loop') return void response.writeHead(302, { location: '/loop' }).end();
     if (path === '/inside') return void response.writeHead(302, { location: 'http://127.0.0.1/' }).end();
+    if (path.startsWith('/held/')) return void hold(request, response, at(path.slice('/held/'.length)));
     if (path === '/short') {
       response.writeHead(200, { 'content-length': content.length });
       return void response.write(content.subarray(0, MiB), () => response.socket?.destroySoon());
@@ -84,6 +88,29 @@ async function serve(): Promise<Server> {
   await new Promise<void>((done) => made.listen(0, '127.0.0.1', done));
   return made;
 }
+
+/** Sends the first half of a file, and nothing more; whatever is asked after that is sent to its end. */
+async function hold(
+  { headers: { range, 'if-range': state } }: IncomingMessage,
+  response: ServerResponse,
+  path: string,
+): Promise<void> {
+  const bytes = await readFile(path);
+  const etag = `"${heldState}"`;
+  const from = state === etag ? Number(/^bytes=(\d+)-$/.exec(range ?? '')?.[1] ?? 0) : 0;
+  held.push(range ?? 'whole');
+  response.writeHead(from > 0 ? 206 : 200, {
+    'content-length': bytes.length - from,
+    etag,
+    ...(from > 0 ? { 'content-range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` } : {}),
+  });
+  if (held.length === 1) response.write(bytes.subarray(0, bytes.length / 2));
+  else response.end(bytes.subarray(from));
+}
+
+/** A command that waits for a condition of the shell's. */
+const until = (condition: string): string =>
+  `timeout 300 sh -c 'until ${condition}; do :; done' >/dev/null 2>&1`;
 
 async function guest(script: string): Promise<string> {
   const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
@@ -190,11 +217,34 @@ describe('what is wrong with a source is told, and leaves nothing', () => {
 });
 
 describe('a volume manager that is killed', () => {
+  it.each([
+    ['disk.raw', 'goes on with it', 'first'],
+    ['v3.qcow2', 'goes on with it', 'first'],
+    ['disk.raw', 'begins anew, as the server has another one by now', 'second'],
+  ])('in the download of %s %s', async (file, _, state) => {
+    [heldState, held.length] = ['first', 0];
+    const id = `${file}-${state}`;
+    const source = `${web}/held/${file}`;
+    const words = ['--id', id, '--sha256', sha256(await readFile(at(file)))];
+    const waiting = zfsdev.begin('import', 'start', name, 'disk', source, '--as', 'volume', ...words);
+    // Some of it is safe.
+    await guest(until(`grep -q kept /var/lib/zvold/imports/${id}.json`));
+    heldState = state;
+    await guest('systemctl kill --signal=KILL zfsdev-zvold');
+    expect(await waiting.result).toMatchObject({ exitCode: 0 });
+    // The same request again is that for the same import.
+    await expectImported(source, ...words);
+    expect(held.slice(0, 2)).toEqual(['whole', expect.stringMatching(/^bytes=[1-9]\d*-$/)]);
+    expect(held.slice(2)).toEqual(state === 'first' ? [] : ['whole']);
+    const log = await guest(`journalctl -u zfsdev-zvold -o cat | grep 'the import ${id} '`);
+    expect(log).toMatch(/ was cut off and goes on: [1-9]\d* of its \d+ bytes are safe$/m);
+    expect(log.includes('begins anew')).toBe(state === 'second');
+    await expectNothingLeft();
+  });
+
   it('in an export leaves nothing once it is back, and nothing on the host', async () => {
     expect((await zfsdev('volume', 'create', name, 'data', '--size', '256MiB')).exitCode).toBe(0);
     await guest('head -c 16M /dev/urandom | dd of=/dev/zvol/testpool/data bs=1M conv=fsync status=none');
-    const until = (condition: string): string =>
-      `timeout 300 sh -c 'until ${condition}; do :; done' >/dev/null 2>&1`;
     for (const file of ['out.raw', 'out.qcow2']) {
       const begun = until('zfs list -H -o name | grep -q export-');
       const killer = zfsdev.begin(

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { discard } from '../../../src/zvold/discard.ts';
 import { ZvolError } from '../../../src/zvold/errors.ts';
-import type { ImportRequest } from '../../../src/zvold/imports.ts';
+import type { ImportRequest } from '../../../src/zvold/request.ts';
 import { call } from '../../support/call.ts';
 import { ZvoldHouse } from './support.ts';
 
@@ -215,13 +215,17 @@ describe('the queue', () => {
     await house.expectNothingLeft();
   });
 
-  it('ends with the daemon, which is told apart from being cancelled', async () => {
+  it('ends with the daemon, which is told apart from being cancelled; downloads are the next one’s', async () => {
     const [first = ''] = await occupy();
+    await writeFile(path('disk.raw'), randomBytes(MiB));
+    const waiting = await house.imports.start(wanted({ name: 'three' }), path('disk.raw'));
     await house.imports.close();
-    expect(house.imports.get(first)).toMatchObject({
+    expect(house.imports.get(waiting.id)).toMatchObject({
       state: 'failed',
       error: 'zvold was ended in the middle of it',
     });
+    expect(house.imports.get(first)).toMatchObject({ state: 'downloading' });
+    expect(await house.anew().recover()).toHaveLength(2);
   });
 
   it('gives the same import for the same id, whenever it is asked', async () => {

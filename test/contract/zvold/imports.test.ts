@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
-import type { ImportRequest } from '../../../src/zvold/imports.ts';
+import type { ImportRequest } from '../../../src/zvold/request.ts';
 import { inventory } from '../../../src/zvold/keeper.ts';
 import { call } from '../../support/call.ts';
 import { ZvoldHouse } from './support.ts';

@@ -14,7 +14,7 @@ import { FakeZfs } from '../../fakes/zfs.ts';
 export class ZvoldHouse {
   readonly folder: string;
   readonly fake: FakeZfs;
-  readonly keeper: Keeper;
+  keeper: Keeper;
   /** What plays qemu-img. */
   convert: Command = () => Promise.reject(new Error('qemu-img was not expected'));
   policy: Policy;
@@ -28,7 +28,7 @@ export class ZvoldHouse {
   private constructor(folder: string) {
     this.folder = folder;
     this.fake = new FakeZfs(join(folder, 'devices'));
-    this.keeper = newKeeper(this.fake.pool, this.fake.command, this.fake.machine);
+    this.keeper = this.#newKeeper();
     this.policy = { folders: [join(folder, 'images')], allowLocalAddresses: true, largest: 2 ** 40 };
     this.imports = this.anew();
     this.exports = this.anewExports();
@@ -36,6 +36,16 @@ export class ZvoldHouse {
 
   static async open(): Promise<ZvoldHouse> {
     return new ZvoldHouse(await mkdtemp(join(tmpdir(), 'zfsdev-zvold-')));
+  }
+
+  #newKeeper(): Keeper {
+    return newKeeper(this.fake.pool, this.fake.command, this.fake.machine);
+  }
+
+  /** Another daemon, which shares nothing with the one before: its locks go with a daemon that is killed. */
+  restart(): Imports {
+    this.keeper = this.#newKeeper();
+    return this.anew();
   }
 
   /** As a daemon that is started again finds things. */

@@ -3,6 +3,7 @@ import {
   countsOf,
   failuresOf,
   groupsAbout,
+  groupsChosen,
   groupsOf,
   mayBeRunning,
   missingOf,
@@ -53,6 +54,15 @@ it('takes the groups of a folder from runfiles, those for Linux alone beside the
       tests: ['zvol_misc_002_pos', 'zvol_misc_volmode', 'zvol_misc_fua'],
     },
   ]);
+});
+
+it('leaves out what was not chosen, and knows what is no test', () => {
+  expect(groupsChosen(groups, [])).toEqual(groups);
+  expect(groupsChosen(groups, ['zvol_cli_002', 'zvol_misc/'])).toEqual([
+    { folder: 'tests/functional/zvol/zvol_cli', tests: ['zvol_cli_002_pos'] },
+    groups[1],
+  ]);
+  expect(() => groupsChosen(groups, ['zvol_cli', 'zvol_none'])).toThrow('there is no test zvol_none among');
 });
 
 it('writes a runfile that has just these groups', () => {

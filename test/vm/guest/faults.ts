@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { runCommand } from '../../../src/zvold/command.ts';
@@ -16,10 +16,12 @@ import { MiB, must, refusal, run, runParts, scratchPool } from './scratch-pool.t
 
 const folder = '/root/faults';
 
+const socket = '/run/zfsdev/zvold.sock';
+
 /** The daemon that systemd started, or starts for this. */
-function zvold(): ZvoldClient {
+function zvold(path = socket): ZvoldClient {
   const proxy = {
-    path: '/run/zfsdev/zvold.sock',
+    path,
     problem: () => undefined,
     close: () => Promise.resolve(),
   };
@@ -34,7 +36,12 @@ const names = async (keeper: Keeper): Promise<string> =>
 async function manyClients(): Promise<void> {
   const first = zvold();
   for (let at = 0; at < 4; at += 1) await first.createVolume({ name: `many${at}`, sizeBytes: MiB });
-  const clients = Array.from({ length: 64 }, zvold);
+  // Clients of one address share a connection; a link of its own makes each of them another address.
+  const links = mkdtempSync('/tmp/many-');
+  const clients = Array.from({ length: 64 }, (_, at) => {
+    symlinkSync(socket, `${links}/${at}`);
+    return zvold(`${links}/${at}`);
+  });
   await Promise.all(clients.map((client, at) => client.createSnapshot(`many${at % 4}`, `s${at}`)));
   const volumes = (await first.volumes()).filter(({ name }) => name.startsWith('many'));
   for (const { name, snapshots } of volumes)
@@ -42,6 +49,7 @@ async function manyClients(): Promise<void> {
   await Promise.all(volumes.map(({ name }, at) => (clients[at] ?? first).deleteVolume(name)));
   must(!(await first.volumes()).some(({ name }) => name.startsWith('many')), 'they are gone');
   for (const client of [first, ...clients]) await client.close();
+  rmSync(links, { recursive: true });
 }
 
 /** In the middle of an import, which its journal has. */

@@ -1,0 +1,97 @@
+import { randomBytes } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import type { Session } from '../../../src/commands/session.ts';
+import { startImport } from '../../../src/commands/zvol-transfer.ts';
+import type { ZvoldClient } from '../../../src/zvol/api.ts';
+import { clientOver } from '../../../src/zvol/client.ts';
+import type { ImportJob } from '../../../src/zvold/jobs.ts';
+import { listen, type Listener } from '../../../src/zvold/server.ts';
+import { fileServer, type FileServer } from '../../fakes/file-server.ts';
+import { testContext, type TestContext } from '../../support/context.ts';
+import { ZvoldHouse } from './support.ts';
+
+const MiB = 2 ** 20;
+const content = randomBytes(3 * MiB);
+let house: ZvoldHouse;
+let listener: Listener;
+let server: FileServer;
+let client: ZvoldClient;
+let ctx: TestContext;
+let session: Session;
+const answers: object[] = [];
+
+beforeEach(async () => {
+  house = await ZvoldHouse.open();
+  server = await fileServer({ content, stallAfter: 1.5 * MiB });
+  listener = await listening();
+  ctx = await testContext();
+  const proxy = { path: join(house.folder, 's'), problem: () => undefined, close: () => Promise.resolve() };
+  client = clientOver(proxy, 'test', ctx.signal);
+  answers.length = 0;
+  const unexpected = (): never => {
+    throw new Error('nothing of the kind was expected');
+  };
+  session = {
+    ctx,
+    json: true,
+    paint: (_, text) => text,
+    width: 80,
+    answer: (document) => Promise.resolve(void answers.push(document)),
+    write: unexpected,
+    fail: unexpected,
+    end: unexpected,
+  };
+});
+
+afterEach(async () => {
+  await client.close();
+  await listener.close();
+  await house.close();
+  await server.close();
+  await ctx.remove();
+});
+
+function listening(): Promise<Listener> {
+  const { keeper, imports, exports, folder } = house;
+  const daemon = { keeper, imports, exports, version: '', openzfs: '', report: () => undefined };
+  return listen(daemon, { socket: join(folder, 's') });
+}
+
+const begin = (): Promise<void> =>
+  startImport({ session, client, instance: 'test', words: ['disk', server.url], options: { id: 'mine' } });
+
+/** Waits until some of it is safe, and ends the daemon. */
+async function end(): Promise<void> {
+  const journal = join(house.folder, 'state', 'imports', 'mine.json');
+  const kept = async (): Promise<unknown> =>
+    (JSON.parse(await readFile(journal, 'utf8').catch(() => '{}')) as Partial<ImportJob>).kept?.bytes;
+  await expect.poll(kept, { timeout: 30_000 }).toBe(MiB);
+  await listener.close();
+}
+
+it('who waits for a download waits on when the daemon is another one', async () => {
+  const waiting = begin();
+  await end();
+  house.restart();
+  server.behave({ content });
+  listener = await listening();
+  await house.imports.recover();
+  await waiting;
+  expect(answers).toMatchObject([{ import: { id: 'mine', state: 'IMPORT_STATE_COMPLETED' } }]);
+  expect(server.requests).toHaveLength(2);
+});
+
+it('who waits is told where it came to an end without the daemon', async () => {
+  const waiting = begin();
+  await end();
+  house.restart();
+  server.behave({ content, status: 404 });
+  listener = await listening();
+  await house.imports.recover();
+  await expect(waiting).rejects.toMatchObject({
+    reason: 'guest',
+    message: expect.stringMatching(/^the import of disk failed: .* answered 404$/) as string,
+  });
+});
