@@ -12,6 +12,7 @@ import { checkStorage } from '../vm/storage-check.ts';
 import { storageClaims } from '../vm/storage-claims.ts';
 import { createDisk } from '../vm/storage-files.ts';
 import { placeOf } from '../vm/storage-places.ts';
+import { requireUnused } from '../vm/storage-rights.ts';
 import { clashOf, usesOfStorage } from '../vm/storage-users.ts';
 import { withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn, plugIn, refuseFixed } from './disk-plug.ts';
@@ -22,8 +23,16 @@ export interface AddDisk {
   readonly command: string;
   /** Go on although what it may take doesn't fit beside the worst case of everything. */
   readonly overcommit: boolean;
-  /** Fills the new file, which is empty, instead of leaving the disk empty. */
-  readonly fill?: (file: string) => Promise<void>;
+  /** What the disk is to hold, instead of being empty. */
+  readonly content?: DiskContent;
+}
+
+/** What a new disk is to hold. */
+export interface DiskContent {
+  /** Fills the new file, which is empty. */
+  readonly fill: (file: string) => Promise<void>;
+  /** Whether a file holds it already, which somebody made who was cut off then. */
+  readonly isIn: (file: string) => Promise<boolean>;
 }
 
 export interface AddedDisk {
@@ -53,7 +62,7 @@ export function addDisk(
     const { missing, notices } = await checkStorage(ctx, { name, storage: [disk] });
     refuseOwnFile(ctx, machine, disk);
     const [place] = missing;
-    if (wanted.fill && !place) throw taken(placeOf(ctx, name, disk));
+    if (!place && wanted.content) await requireContent(ctx, machine, disk, wanted.content, isLeftover);
     for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
     return withUndo(async (undo) => {
       const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
@@ -61,7 +70,7 @@ export function addDisk(
         undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
       if (place) {
         await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
-          createDisk(ctx, place, undo, wanted.fill),
+          createDisk(ctx, place, undo, wanted.content?.fill),
         );
       }
       const ways = { command: wanted.command, plugged: () => undo.disarm() };
@@ -113,14 +122,28 @@ function refuseOwnFile(ctx: Context, { name, instance }: DiskMachine, disk: Disk
   }
 }
 
-function taken(path: string): Failure {
-  return new Failure('already-exists', `there is a file ${path} already, which would be overwritten`, {
-    hint: `zfsdev disk add takes a file as it is: --file ${path}`,
+/**
+ * @param isLeftover the same command was cut off, and has perhaps made the file, which is whole then
+ * @throws Failure `already-exists` for a file that holds anything else
+ */
+async function requireContent(
+  ctx: Context,
+  { name }: DiskMachine,
+  disk: DiskDevice,
+  content: DiskContent,
+  isLeftover: boolean,
+): Promise<void> {
+  const path = placeOf(ctx, name, disk);
+  if (isLeftover && (await content.isIn(path))) return;
+  throw new Failure('already-exists', `there is a file ${path} already, which would be overwritten`, {
+    hint: isLeftover
+      ? `zfsdev disk attach ${name} ${disk.name} takes it as it is, zfsdev disk remove ${name} ${disk.name} deletes it`
+      : `zfsdev disk add takes a file as it is: --file ${path}`,
     data: { path },
   });
 }
 
-/** From when it is written down its worst case counts, whoever asks. */
+/** From when it is written down its worst case counts, whoever asks, and its file is nobody else's. */
 async function reserve(
   ctx: Context,
   { name, instance }: DiskMachine,
@@ -131,6 +154,10 @@ async function reserve(
   const size = disk.size === undefined ? '' : ` of ${exactBytes(disk.size)}`;
   const what = `the disk "${disk.name}"${size}`;
   return step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
-    withRoom(ctx, { what, claims }, overcommit, () => recordDisk(ctx, instance, detached(disk))),
+    withRoom(ctx, { what, claims }, overcommit, async () => {
+      // Looked at again: of two machines that are given one file at once, the second sees the first.
+      await requireUnused(ctx, { name, storage: [disk] });
+      return recordDisk(ctx, instance, detached(disk));
+    }),
   );
 }

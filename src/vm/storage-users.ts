@@ -2,7 +2,7 @@ import { statSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
-import { canonical, isWithin } from '../host/system-folders.ts';
+import { isWithin, leadsTo } from '../host/system-folders.ts';
 import { lockKey } from '../host/file-locks.ts';
 import { readDisk } from '../qemu/qcow2.ts';
 import type { Spec } from '../template/spec.ts';
@@ -75,12 +75,22 @@ async function usesOfMachine(ctx: Context, name: InstanceName): Promise<FileUse[
     .then(() => readInstance(ctx, name))
     .catch(() => undefined);
   const files = await machineFiles(ctx, name, whole).catch(() => undefined);
-  const root = files?.disks[0] ?? ctx.paths.instance(name).disk;
+  const [root = ctx.paths.instance(name).disk, ...further] = files?.disks ?? [];
   const what = `the disk of "${name}"`;
   return [
-    { what, path: root, writes: true },
-    ...backingChain(root).map((path) => ({ what: `${what}, which stands on it`, path, writes: false })),
-    ...(whole ? usesOfStorage(ctx, { name, storage: whole.spec.storage ?? [] }) : []),
+    ...usesOf(what, root),
+    ...(whole
+      ? usesOfStorage(ctx, { name, storage: whole.spec.storage ?? [] })
+      : further.flatMap((path) => usesOf(`a disk of "${name}"`, path))),
+  ];
+}
+
+/** Of a disk that is written to, and what it stands on; a raw one is never looked into. */
+function usesOf(what: string, path: string): FileUse[] {
+  const bases = path.endsWith('.raw') ? [] : backingChain(path);
+  return [
+    { what, path, writes: true },
+    ...bases.map((base) => ({ what: `${what}, which stands on it`, path: base, writes: false })),
   ];
 }
 
@@ -118,15 +128,6 @@ export function ownPlaceOf(
     [instances, 'other machines'],
   ];
   return kinds.find(([folder]) => isWithin(place, leadsTo(folder)))?.[1];
-}
-
-/** Where a path leads; as it is written, if that can't be told. */
-export function leadsTo(path: string): string {
-  try {
-    return canonical(path);
-  } catch {
-    return path;
-  }
 }
 
 function identityOf(path: string): string | undefined {
