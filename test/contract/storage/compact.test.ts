@@ -18,6 +18,7 @@ import { resolveSpec } from '../../../src/template/resolve.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
+import { refused } from '../../support/outcome.ts';
 import { qemuImgWith } from '../../support/qemu-img.ts';
 import { shell, type Shell } from '../../support/zfsdev.ts';
 
@@ -124,9 +125,7 @@ describe('compact', () => {
     const bytes = await readFile(disk);
     damage(bytes);
     await writeFile(disk, bytes);
-    const refused = await zfsdev('compact', 'a');
-    expect(refused.exitCode).toBe(1);
-    expect(refused.stderr).toMatch(/is damaged|can't be compacted/);
+    await refused(zfsdev('compact', 'a'), 1, /is damaged|can't be compacted/);
     expect((await readFile(disk)).equals(bytes)).toBe(true);
     expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
   });
