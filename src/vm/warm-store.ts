@@ -8,6 +8,7 @@ import type { Context } from '../host/context.ts';
 import { fileRecordSchema } from './file-record.ts';
 import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { isLocked } from '../host/lock.ts';
+import { machinesOn, withUsers } from './storage-users.ts';
 import { wholeInstances } from './store.ts';
 import type { Instance } from './instance.ts';
 
@@ -128,9 +129,9 @@ async function namesIn(folder: string): Promise<string[]> {
   }
 }
 
-/** Which instances stand on which warm state: key to names. */
+/** Which instances stand on which warm state: key to names. Damaged ones count, by their disks. */
 export async function warmUsers(ctx: Context): Promise<Map<string, string[]>> {
-  return groupWarmUsers(await wholeInstances(ctx));
+  return withUsers(groupWarmUsers(await wholeInstances(ctx)), await machinesOn(ctx, ctx.paths.warm));
 }
 
 /** As `warmUsers`, of what is known already. */
