@@ -3,7 +3,7 @@ import { exactBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
-import { withUndo } from '../core/undo.ts';
+import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import { withRoom } from '../vm/disk-admission.ts';
@@ -48,7 +48,7 @@ export interface AddedDisk {
  * Gives a machine one more disk, and plugs it in if the machine runs. Cut off at any step, the same command completes it: it is
  * written down as unplugged before its file is made, and as plugged in once QEMU has it.
  * @throws Failure `already-exists`, `wrong-state` with both ways out where a running machine can't be given it, `no-space`,
- *   `files`, `not-found`, `process`, `interrupted`; nothing of it stays then
+ *   `files`, `not-found`, `process`, `interrupted`; nothing of it stays then, unless QEMU may have it
  */
 export function addDisk(
   ctx: Context,
@@ -73,12 +73,32 @@ export function addDisk(
           createDisk(ctx, place, undo, wanted.content?.fill),
         );
       }
-      const ways = { command: wanted.command, plugged: () => undo.disarm() };
-      if (machine.running) await plugIn(ctx, { ...machine, instance }, detached(disk), ways);
+      if (machine.running) await plugInNew(ctx, { ...machine, instance }, disk, wanted.command, undo);
       else await recordDisk(ctx, instance, attached(disk));
       return { disk, path: placeOf(ctx, name, disk), made: place !== undefined, running: machine.running };
     });
   });
+}
+
+/**
+ * From the moment that QEMU has it nothing is undone: its file must not go from under a guest. That is so, too, where QEMU's answer was
+ * lost, or it can't be asked; what is there then is what a killed add leaves.
+ */
+async function plugInNew(
+  ctx: Context,
+  machine: DiskMachine,
+  disk: DiskDevice,
+  command: string,
+  undo: UndoStack,
+): Promise<void> {
+  try {
+    await plugIn(ctx, machine, detached(disk), { command, plugged: () => undo.disarm() });
+  } catch (error) {
+    // Asked to its end, even in answer to an interrupt.
+    const calm: Context = { ...ctx, signal: new AbortController().signal };
+    if (await isPluggedIn(calm, machine, disk).catch(() => true)) undo.disarm();
+    throw error;
+  }
 }
 
 /**

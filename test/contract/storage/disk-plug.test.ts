@@ -113,6 +113,17 @@ describe('a plug that goes wrong', () => {
     },
   );
 
+  it('whose answer is lost takes no file from under the guest, and is completed by the same command', async () => {
+    machine.qemu.fault = { command: 'device_add', words: 'hang up after' };
+    await expect(machine.add('data')).rejects.toMatchObject({ reason: 'process' });
+    expect(machine.qemu.devices.has('device-data')).toBe(true);
+    expect(await machine.inFolder()).toEqual(['data.qcow2']);
+    expect(machine.storage()).toMatchObject([{ name: 'data', detached: true }]);
+    await machine.add('data');
+    expect(machine.storage()[0]).not.toHaveProperty('detached');
+    await machine.asRecorded();
+  });
+
   // What a killed zfsdev leaves is what QEMU has done until then, and what was written down last.
   it.each([
     ['after the file', 'blockdev-add', 'hang up before'],
