@@ -10,6 +10,12 @@ export async function imageUsers(ctx: Context): Promise<Map<string, string[]>> {
   return withUsers(users, await machinesOn(ctx, ctx.paths.images));
 }
 
+/** Who stands on an image, by the files themselves: not who is only about to. */
+export async function standingOn(ctx: Context, digest: string): Promise<string[]> {
+  const machines = (await machinesOn(ctx, ctx.paths.images)).get(digest) ?? [];
+  return [...machines, ...(groupImageUsers([], await listWarm(ctx)).get(digest) ?? [])];
+}
+
 /** As `imageUsers`, of what is known already. */
 export function groupImageUsers(
   instances: readonly Instance[],

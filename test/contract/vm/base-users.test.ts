@@ -1,7 +1,11 @@
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { recipeOf } from '../../../src/image/recipe.ts';
+import { builtImage } from '../../../src/template/spec.ts';
+import { driverFor } from '../../../src/vm/drivers.ts';
 import { imageUsers } from '../../../src/vm/images.ts';
+import { newState, type State } from '../../../src/vm/state.ts';
 import { removeWarm, warmUsers } from '../../../src/vm/warm-store.ts';
 import type { TestContext } from '../../support/context.ts';
 import { call } from '../../support/call.ts';
@@ -52,6 +56,30 @@ describe('an image and a warm state are in use', () => {
     await writeFile(state, '{');
     await writeFile(spec, JSON.stringify(await specOf('one', mine)));
     expect([...(await imageUsers(ctx))]).toEqual([[digest, ['one']]]);
+  });
+
+  it('and are not built anew under a machine, though they are broken', async () => {
+    const spec = await specOf('new');
+    const recipe = await recipeOf(builtImage(spec));
+    const folder = join(ctx.paths.images, recipe.digest);
+    await mkdir(folder);
+    const base = join(folder, 'disk.qcow2');
+    call('qemu-img', 'create', '-q', '-f', 'qcow2', base, '64M');
+    const { disk: root } = await stoppedInstance(ctx.paths, 'one', { imageDigest: recipe.digest });
+    overlay(root, base);
+    const state: State = { ...newState('qemu'), imageDigest: recipe.digest };
+    await stoppedInstance(ctx.paths, 'new', state);
+    const before = await readFile(base);
+    const created = driverFor(ctx, spec).create(spec, state, {});
+    await expect(created).rejects.toMatchObject({
+      reason: 'wrong-state',
+      message: expect.stringContaining(
+        'can not be replaced though it is broken (manifest.json is missing)',
+      ) as string,
+      // Not the one that is being made, which has no disk yet.
+      data: { users: ['one'] },
+    });
+    expect((await readFile(base)).equals(before)).toBe(true);
   });
 
   it('once by a machine that stands on them and says so', async () => {
