@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander';
-import type * as verbs from '../commands/disk.ts';
+import type { DiskCommandOptions, Words } from '../commands/disk-options.ts';
+import type { Session } from '../commands/session.ts';
 import { dryRun, json, overcommit, type Options, type Perform } from './options.ts';
 
 const formats = ['qcow2', 'raw'] as const;
@@ -35,17 +36,21 @@ export function declareDisk(program: Command, perform: Perform): void {
     disk.command(name).argument('<name>', 'an instance').description(description);
   const ofDisk = (name: string, description: string): Command =>
     verb(name, description).argument('<disk>', "the disk's name");
-  const run = (command: Command, call: Call): void =>
+  const run = (command: Command, load: () => Promise<Run>): void =>
     void command.addOption(json()).action((...args: unknown[]) => {
       const self = args.at(-1) as Command;
       const options = self.optsWithGlobals<Options>();
       const words = self.processedArgs as string[];
-      return perform(options, 'steps', async (session) =>
-        (await import('../commands/disk.ts'))[call](session, words, options),
-      );
+      return perform(options, 'steps', async (session) => (await load())(session, words, options));
     });
+  const adding = () => import('../commands/disk-add.ts');
+  const plugging = () => import('../commands/disk-plug.ts');
+  const writing = () => import('../commands/disk-write.ts');
 
-  run(verb('list', 'all disks of a machine, which may run').alias('ls'), 'list');
+  run(
+    verb('list', 'all disks of a machine, which may run').alias('ls'),
+    async () => (await import('../commands/disk-list.ts')).list,
+  );
   run(
     shaped(ofDisk('add', 'give a machine one more disk; a running one has it at once'))
       .option('--size <size>', 'what the guest sees (1GiB); not for a file that is there')
@@ -59,21 +64,24 @@ export function declareDisk(program: Command, perform: Perform): void {
       .addOption(new Option('--backing-format <format>', 'what that is').choices(formats))
       .addOption(new Option('--compression <method>', 'of what compact writes').choices(['zlib', 'zstd']))
       .option('--passphrase-file <file>', 'encrypted by LUKS, with what this file holds'),
-    'add',
+    async () => (await adding()).add,
   );
   run(
     shaped(
       ofDisk('import', 'make a disk of a file of the host, by copy').argument('<file>', 'raw or qcow2'),
     ).addOption(new Option('--from <format>', 'what the file is (default: by its content)').choices(formats)),
-    'importFile',
+    async () => (await adding()).importFile,
   );
-  run(ofDisk('attach', 'plug in a disk that was detached').addOption(dryRun()), 'attach');
+  run(
+    ofDisk('attach', 'plug in a disk that was detached').addOption(dryRun()),
+    async () => (await plugging()).attach,
+  );
   run(
     ofDisk('detach', 'unplug a disk that nothing in the guest uses; the machine keeps it')
       .addOption(unplugUsed())
       .addOption(patience())
       .addOption(dryRun()),
-    'detach',
+    async () => (await plugging()).detach,
   );
   run(
     ofDisk('remove', "unplug a disk and forget it; a file in the machine's folder is deleted")
@@ -82,14 +90,14 @@ export function declareDisk(program: Command, perform: Perform): void {
       .addOption(unplugUsed())
       .addOption(patience())
       .addOption(dryRun()),
-    'remove',
+    async () => (await plugging()).remove,
   );
   run(
     ofDisk('resize', 'grow a disk, root too; disks never shrink')
       .argument('<size>', 'what the guest is to see (20GiB)')
       .addOption(overcommit())
       .addOption(dryRun()),
-    'resize',
+    async () => (await writing()).resize,
   );
   run(
     ofDisk(
@@ -99,7 +107,7 @@ export function declareDisk(program: Command, perform: Perform): void {
       .addOption(ofType('what it is to be').makeOptionMandatory())
       .addOption(overcommit())
       .addOption(dryRun()),
-    'change',
+    async () => (await writing()).change,
   );
   run(
     disk
@@ -114,8 +122,8 @@ export function declareDisk(program: Command, perform: Perform): void {
       .option('--overwrite', 'replace a file of that name')
       .addOption(overcommit())
       .addOption(dryRun()),
-    'convert',
+    async () => (await writing()).convert,
   );
 }
 
-type Call = keyof typeof verbs;
+type Run = (session: Session, words: Words, options: DiskCommandOptions) => Promise<void>;

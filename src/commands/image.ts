@@ -52,7 +52,7 @@ export async function build(session: Session, options: BuildOptions): Promise<vo
   const image = await ensureImage(ctx, recipe, {
     rebuild: options.rebuild === true,
     mirror: options.mirror,
-    used: new Set((await imageUsers(ctx)).keys()),
+    users: async (digest) => (await imageUsers(ctx)).get(digest) ?? [],
   });
   const stored = await resolveImage(ctx.paths.images, image.digest);
   await session.answer(document(stored, []), () => text(session, stored, []));

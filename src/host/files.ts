@@ -164,8 +164,11 @@ export async function claimFile(path: string): Promise<void> {
     const taken = hasCode(error, 'EEXIST');
     throw new Failure(
       taken ? 'already-exists' : 'files',
-      taken ? `there is a disk at ${path} already` : `${path} can't be made: ${messageOf(error)}`,
-      { cause: error },
+      taken ? `there is a file at ${path} already` : `${path} can't be made: ${messageOf(error)}`,
+      {
+        hint: taken ? `look at it: ls -l ${path}` : `check ${dirname(path)} and its permissions`,
+        cause: error,
+      },
     );
   }
 }

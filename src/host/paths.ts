@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { homedir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Failure } from '../core/errors.ts';
@@ -199,14 +200,24 @@ function kernelPaths(folder: string): KernelPaths {
   };
 }
 
-/** Where a disk is written anew, beside it. */
+/** Where a disk is written anew, beside it; by its own path, not by that of a link to it. */
 export function compactedFile(disk: string): string {
-  return `${disk}.compact`;
+  return besideOf(disk, 'zfsdev-compact');
 }
 
-/** Where a disk is made, beside its place, which it takes once it is whole. */
-export function unfinishedFile(disk: string): string {
-  return join(dirname(disk), `.${basename(disk)}.zfsdev-new`);
+/** Where a file is made, beside its place, which it takes once it is whole. */
+export function unfinishedFile(file: string): string {
+  return besideOf(file, 'zfsdev-new');
+}
+
+/** Bytes that a name of a file may have. */
+const longestName = 255;
+
+/** A name that nobody else would give a file of theirs, as what is there is deleted. */
+function besideOf(path: string, ending: string): string {
+  const name = `.${basename(path)}.${ending}`;
+  const short = createHash('sha256').update(basename(path)).digest('hex').slice(0, 24);
+  return join(dirname(path), Buffer.byteLength(name) > longestName ? `.${short}.${ending}` : name);
 }
 
 /**

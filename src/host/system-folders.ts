@@ -51,6 +51,15 @@ export function canonical(path: string): string {
   }
 }
 
+/** Where a path leads; as it is written, if that can't be told. */
+export function leadsTo(path: string): string {
+  try {
+    return canonical(path);
+  } catch {
+    return path;
+  }
+}
+
 /** The system's folder that a path leads into, or undefined if files may be made there. */
 export function systemFolderOf(path: string, home: string | undefined): string | undefined {
   const place = canonical(path);

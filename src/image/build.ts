@@ -4,13 +4,12 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { exists, makePrivateFolder } from '../host/files.ts';
+import { exists, flush, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting, type Lock } from '../host/lock.ts';
 import { endedOutright } from '../host/run.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
 import { pack, type Stage } from './pack.ts';
-import { flush } from './publish.ts';
 import { imageFormat, type Recipe } from './recipe.ts';
 import { builtOf, inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
 import { checkPermissions, isRoot, layOut, makeWorkplace } from './workplace.ts';
@@ -26,8 +25,8 @@ export interface BuildOptions {
   readonly mirror?: string | undefined;
   /** Builds again although the image is there; newer packages come in. */
   readonly rebuild?: boolean;
-  /** Digests that instances stand on: those images are never replaced. */
-  readonly used?: ReadonlySet<string>;
+  /** Who stands on an image, by its digest: one that somebody stands on is never replaced, whole or not. */
+  readonly users?: (digest: string) => Promise<readonly string[]>;
 }
 
 /** The image of a recipe if it is there and whole. */
@@ -42,17 +41,13 @@ export function imageLock(ctx: Context): Promise<Lock> {
 
 /**
  * Gives the image of a recipe; builds it if it isn't there. What was begun is undone on failure and interrupt.
- * @throws Failure `image` (with the log's tail), `dependency`, `wrong-state` (a rebuild under a running instance),
+ * @throws Failure `image` (with the log's tail), `dependency`, `wrong-state` (another image under an instance),
  *   `unsupported`, `interrupted`, `deadline`, `files`.
  */
 export async function ensureImage(ctx: Context, recipe: Recipe, options: BuildOptions = {}): Promise<Image> {
   const present = await findImage(ctx, recipe);
   if (present && !options.rebuild) return present;
-  if (options.rebuild && options.used?.has(recipe.digest)) {
-    throw new Failure('wrong-state', 'instances stand on this image, so it can not be replaced', {
-      hint: 'zfsdev list shows them; zfsdev delete NAME removes one',
-    });
-  }
+  await refuseToReplace(ctx, recipe, options);
   checkPermissions();
   await checkPrograms(ctx);
   const lock = await imageLock(ctx);
@@ -60,10 +55,24 @@ export async function ensureImage(ctx: Context, recipe: Recipe, options: BuildOp
     // Another process may have built it while this one waited.
     const built = await findImage(ctx, recipe);
     if (built && !options.rebuild) return built;
+    await refuseToReplace(ctx, recipe, options);
     return await withUndo((undo) => build(ctx, recipe, options, undo));
   } finally {
     await lock.release();
   }
+}
+
+/** What stands on one disk is of no use on another, and no two builds of a recipe give the same. @throws Failure `wrong-state` */
+async function refuseToReplace(ctx: Context, { digest }: Recipe, { users }: BuildOptions): Promise<void> {
+  const old = await inspectImage(ctx.paths.images, digest);
+  const names = old && users ? await users(digest) : [];
+  if (names.length === 0) return;
+  const reason = old?.state === 'broken' ? ` though it is broken (${old.reason})` : '';
+  throw new Failure('wrong-state', `instances stand on this image, so it can not be replaced${reason}`, {
+    detail: `on ${digest.slice(0, 12)} ${names.length === 1 ? 'stands' : 'stand'} ${names.join(', ')}`,
+    hint: 'zfsdev list shows them; zfsdev delete NAME removes one, zfsdev warm prune the warm states that nobody needs',
+    data: { digest, users: names },
+  });
 }
 
 async function build(ctx: Context, recipe: Recipe, options: BuildOptions, undo: UndoStack): Promise<Image> {

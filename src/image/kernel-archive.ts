@@ -7,10 +7,9 @@ import { MiB } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { exists, makePrivateFolder, readIfExists } from '../host/files.ts';
+import { exists, flush, makePrivateFolder, readIfExists } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
 import { inspectKernel, parseKernelManifest, type Kernel } from './kernel-store.ts';
-import { flush } from './publish.ts';
 
 /** The checksum of a file, in hex, without reading it into memory. @throws Failure `files`, `interrupted` */
 export async function sha256Of(path: string, signal: AbortSignal): Promise<string> {

@@ -1,5 +1,6 @@
-import { open, readdir, rename } from 'node:fs/promises';
+import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { flush } from '../host/files.ts';
 import { inspectImage, removeImage, type StoredImage } from './store.ts';
 
 /**
@@ -20,8 +21,4 @@ export async function publishImage(
   return inspectImage(images, digest);
 }
 
-/** Has a file or a folder written out to the disk. */
-export async function flush(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  await file.sync().finally(() => file.close());
-}
+export { flush };

@@ -1,6 +1,9 @@
-import { open } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
 import { Failure, messageOf } from '../core/errors.ts';
-import { guestTable, visitClusters, withQcow2 } from './qcow2.ts';
+import { withFile } from '../host/files.ts';
+import { guestTable, visitClusters } from './qcow2-clusters.ts';
+import { readHeader, type Qcow2Header } from './qcow2-header.ts';
+import { readDisk, withQcow2 } from './qcow2.ts';
 
 /** What one snapshot takes inside its file, in bytes; a cluster counts in full. */
 export interface SnapshotSize {
@@ -78,4 +81,42 @@ export async function clearMemoryLeft(path: string): Promise<boolean> {
   } catch (error) {
     throw new Failure('files', `${path} can't be written to: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/**
+ * Bytes of a qcow2 that only its snapshots hold: what deleting all of them would make free inside the file, memory
+ * saved with them included. An upper bound, as a cluster counts in full.
+ */
+export async function heldBySnapshots(path: string): Promise<number> {
+  return withFile(path, async (file, found) => {
+    const header = readHeader(file.fd, found);
+    if (header.saved.length === 0) return 0;
+    const active = new Set<number>();
+    await visitClusters(file, header, guestTable(header), ({ offset }) => active.add(offset));
+    return sizeOfSnapshots(file, header, (offset) => !active.has(offset));
+  });
+}
+
+/**
+ * Bytes of a qcow2 that its snapshots stand on, whoever else does: what the file can take beyond its bound without them,
+ * once the guest has written everything anew. 0 without snapshots, and for a file that isn't a qcow2.
+ */
+export async function neededBySnapshots(path: string): Promise<number> {
+  const content = readDisk(path);
+  if (content.kind !== 'qcow2' || content.qcow2.snapshots.length === 0) return 0;
+  return withQcow2(path, (file, header) => sizeOfSnapshots(file, header, () => true));
+}
+
+async function sizeOfSnapshots(
+  file: FileHandle,
+  header: Qcow2Header,
+  counts: (offset: number) => boolean,
+): Promise<number> {
+  const clusters = new Map<number, number>();
+  for (const table of header.saved) {
+    await visitClusters(file, header, table, ({ offset, length }) => {
+      if (counts(offset)) clusters.set(offset, length);
+    });
+  }
+  return [...clusters.values()].reduce((sum, length) => sum + length, 0);
 }

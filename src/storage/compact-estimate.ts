@@ -2,13 +2,9 @@ import { promisify } from 'node:util';
 import { deflateRaw } from 'node:zlib';
 import type { FileHandle } from 'node:fs/promises';
 import type { DiskUsage } from './disk.ts';
-import {
-  readFirstTable,
-  visitSecondTable,
-  withQcow2,
-  type Qcow2Header,
-  type StoredCluster,
-} from '../qemu/qcow2.ts';
+import { readFirstTable, visitSecondTable, type StoredCluster } from '../qemu/qcow2-clusters.ts';
+import type { Qcow2Header } from '../qemu/qcow2-header.ts';
+import { withQcow2 } from '../qemu/qcow2.ts';
 
 /** More second tables than this are sampled as well, evenly. */
 const mostTables = 64;

@@ -1,4 +1,4 @@
-import { realpath, rename, rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
@@ -7,6 +7,7 @@ import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize, exists, flush } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
+import { leadsTo } from '../host/system-folders.ts';
 import { compare } from '../qemu/compare.ts';
 import { layoutOptions } from '../qemu/img-create.ts';
 import { check, compactTo } from '../qemu/img.ts';
@@ -66,6 +67,7 @@ export async function compactDisk(
 interface Compactable {
   /** As it is called in what is told: `the disk of one`. */
   readonly what: string;
+  /** Where it really lies: a link to a disk stays a link to it. */
   readonly path: string;
   readonly layout?: string;
 }
@@ -82,10 +84,10 @@ async function disksToCompact(ctx: Context, instance: Instance): Promise<Compact
     return false;
   });
   return [
-    { what: `the disk of "${name}"`, path: await mainDisk(ctx, instance) },
+    { what: `the disk of "${name}"`, path: leadsTo(await mainDisk(ctx, instance)) },
     ...further.map(({ disk, path }) => ({
       what: `the disk "${disk.name}" of "${name}"`,
-      path,
+      path: leadsTo(path),
       layout: layoutOptions({ ...disk.format, compression: disk.format?.compression ?? 'zstd' }),
     })),
   ];
@@ -98,8 +100,6 @@ async function compactOne(
   disk: DiskUsage,
   { overcommit }: CompactOptions,
 ): Promise<void> {
-  // By where it leads: a link to a disk stays a link to it.
-  const place = await realpath(path);
   const compacted = compactedFile(path);
   await withUndo(async (undo) => {
     undo.add('the half-made disk', () => rm(compacted, { force: true }));
@@ -113,8 +113,8 @@ async function compactOne(
       return;
     }
     await flush(compacted);
-    await rename(compacted, place);
-    await flush(dirname(place));
+    await rename(compacted, path);
+    await flush(dirname(path));
   });
 }
 

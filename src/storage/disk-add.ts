@@ -3,7 +3,7 @@ import { exactBytes } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
-import { withUndo } from '../core/undo.ts';
+import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import { withRoom } from '../vm/disk-admission.ts';
@@ -12,6 +12,7 @@ import { checkStorage } from '../vm/storage-check.ts';
 import { storageClaims } from '../vm/storage-claims.ts';
 import { createDisk } from '../vm/storage-files.ts';
 import { placeOf } from '../vm/storage-places.ts';
+import { requireUnused } from '../vm/storage-rights.ts';
 import { clashOf, usesOfStorage } from '../vm/storage-users.ts';
 import { withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn, plugIn, refuseFixed } from './disk-plug.ts';
@@ -22,8 +23,16 @@ export interface AddDisk {
   readonly command: string;
   /** Go on although what it may take doesn't fit beside the worst case of everything. */
   readonly overcommit: boolean;
-  /** Fills the new file, which is empty, instead of leaving the disk empty. */
-  readonly fill?: (file: string) => Promise<void>;
+  /** What the disk is to hold, instead of being empty. */
+  readonly content?: DiskContent;
+}
+
+/** What a new disk is to hold. */
+export interface DiskContent {
+  /** Fills the new file, which is empty. */
+  readonly fill: (file: string) => Promise<void>;
+  /** Whether a file holds it already, which somebody made who was cut off then. */
+  readonly isIn: (file: string) => Promise<boolean>;
 }
 
 export interface AddedDisk {
@@ -39,7 +48,7 @@ export interface AddedDisk {
  * Gives a machine one more disk, and plugs it in if the machine runs. Cut off at any step, the same command completes it: it is
  * written down as unplugged before its file is made, and as plugged in once QEMU has it.
  * @throws Failure `already-exists`, `wrong-state` with both ways out where a running machine can't be given it, `no-space`,
- *   `files`, `not-found`, `process`, `interrupted`; nothing of it stays then
+ *   `files`, `not-found`, `process`, `interrupted`; nothing of it stays then, unless QEMU may have it
  */
 export function addDisk(
   ctx: Context,
@@ -53,7 +62,7 @@ export function addDisk(
     const { missing, notices } = await checkStorage(ctx, { name, storage: [disk] });
     refuseOwnFile(ctx, machine, disk);
     const [place] = missing;
-    if (wanted.fill && !place) throw taken(placeOf(ctx, name, disk));
+    if (!place && wanted.content) await requireContent(ctx, machine, disk, wanted.content, isLeftover);
     for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
     return withUndo(async (undo) => {
       const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
@@ -61,15 +70,35 @@ export function addDisk(
         undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
       if (place) {
         await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
-          createDisk(ctx, place, undo, wanted.fill),
+          createDisk(ctx, place, undo, wanted.content?.fill),
         );
       }
-      const ways = { command: wanted.command, plugged: () => undo.disarm() };
-      if (machine.running) await plugIn(ctx, { ...machine, instance }, detached(disk), ways);
+      if (machine.running) await plugInNew(ctx, { ...machine, instance }, disk, wanted.command, undo);
       else await recordDisk(ctx, instance, attached(disk));
       return { disk, path: placeOf(ctx, name, disk), made: place !== undefined, running: machine.running };
     });
   });
+}
+
+/**
+ * From the moment that QEMU has it nothing is undone: its file must not go from under a guest. That is so, too, where QEMU's answer was
+ * lost, or it can't be asked; what is there then is what a killed add leaves.
+ */
+async function plugInNew(
+  ctx: Context,
+  machine: DiskMachine,
+  disk: DiskDevice,
+  command: string,
+  undo: UndoStack,
+): Promise<void> {
+  try {
+    await plugIn(ctx, machine, detached(disk), { command, plugged: () => undo.disarm() });
+  } catch (error) {
+    // Asked to its end, even in answer to an interrupt.
+    const calm: Context = { ...ctx, signal: new AbortController().signal };
+    if (await isPluggedIn(calm, machine, disk).catch(() => true)) undo.disarm();
+    throw error;
+  }
 }
 
 /**
@@ -113,14 +142,28 @@ function refuseOwnFile(ctx: Context, { name, instance }: DiskMachine, disk: Disk
   }
 }
 
-function taken(path: string): Failure {
-  return new Failure('already-exists', `there is a file ${path} already, which would be overwritten`, {
-    hint: `zfsdev disk add takes a file as it is: --file ${path}`,
+/**
+ * @param isLeftover the same command was cut off, and has perhaps made the file, which is whole then
+ * @throws Failure `already-exists` for a file that holds anything else
+ */
+async function requireContent(
+  ctx: Context,
+  { name }: DiskMachine,
+  disk: DiskDevice,
+  content: DiskContent,
+  isLeftover: boolean,
+): Promise<void> {
+  const path = placeOf(ctx, name, disk);
+  if (isLeftover && (await content.isIn(path))) return;
+  throw new Failure('already-exists', `there is a file ${path} already, which would be overwritten`, {
+    hint: isLeftover
+      ? `zfsdev disk attach ${name} ${disk.name} takes it as it is, zfsdev disk remove ${name} ${disk.name} deletes it`
+      : `zfsdev disk add takes a file as it is: --file ${path}`,
     data: { path },
   });
 }
 
-/** From when it is written down its worst case counts, whoever asks. */
+/** From when it is written down its worst case counts, whoever asks, and its file is nobody else's. */
 async function reserve(
   ctx: Context,
   { name, instance }: DiskMachine,
@@ -131,6 +174,10 @@ async function reserve(
   const size = disk.size === undefined ? '' : ` of ${exactBytes(disk.size)}`;
   const what = `the disk "${disk.name}"${size}`;
   return step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
-    withRoom(ctx, { what, claims }, overcommit, () => recordDisk(ctx, instance, detached(disk))),
+    withRoom(ctx, { what, claims }, overcommit, async () => {
+      // Looked at again: of two machines that are given one file at once, the second sees the first.
+      await requireUnused(ctx, { name, storage: [disk] });
+      return recordDisk(ctx, instance, detached(disk));
+    }),
   );
 }

@@ -1,4 +1,3 @@
-import { Failure } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { exists } from '../host/files.ts';
@@ -6,7 +5,7 @@ import { printable } from '../host/run.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import type { Instance } from '../vm/instance.ts';
 import { placeOf } from '../vm/storage-places.ts';
-import { requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
+import { noFile, requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn, plugIn, pullOut } from './disk-plug.ts';
 import { attached, detached, recordDisk } from './disk-record.ts';
 import { refuseUsed } from './disk-in-guest.ts';
@@ -86,9 +85,5 @@ export async function takeOut(
 /** @throws Failure `files`: an empty one in its place is not what was asked for */
 function requireFile(ctx: Context, { name }: DiskMachine, disk: DiskDevice): void {
   const path = placeOf(ctx, name, disk);
-  if (exists(path)) return;
-  throw new Failure('files', `the file of "${disk.name}", ${path}, is not there`, {
-    hint: `put it back, or forget the disk: zfsdev disk remove ${name} ${disk.name}`,
-    data: { name, disk: disk.name, path },
-  });
+  if (!exists(path)) throw noFile(name, disk.name, path);
 }

@@ -13,10 +13,11 @@ import type { DiskDevice } from '../template/storage.ts';
 import { boundOf, withRoom } from '../vm/disk-admission.ts';
 import { placeOf } from '../vm/storage-places.ts';
 import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
-import { lookAtSource, makeInPlace, writeCopy, type SourceImage } from './disk-copy.ts';
+import { lookAtSource, writeCopy, type SourceImage } from './disk-copy.ts';
 import { requireDisk, withDisks, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn } from './disk-plug.ts';
 import { recordDisk } from './disk-record.ts';
+import { makeTarget } from './target-file.ts';
 
 /** What a change of type came to. */
 export interface ChangedDisk {
@@ -58,6 +59,8 @@ export function changeDisk(
     const before = actualSize(path);
     await makeOther(ctx, machine, source, { disk: next, path: target }, overcommit);
     await recordDisk(ctx, machine.instance, next);
+    // Some file systems would forget the record in a power cut, and remember that the old file is gone.
+    await flush(ctx.paths.instance(name).folder);
     await rm(path, { force: true });
     await flush(dirname(path));
     return { disk: next, path: target, changed: true, before, after: actualSize(target) };
@@ -119,7 +122,7 @@ async function makeOther(
   overcommit: boolean,
 ): Promise<void> {
   if (exists(path)) {
-    if (await sameImages(ctx, source, { path, format: disk.type })) return;
+    if (await sameImages(ctx, source, { path, format: disk.type })) return flushAll(path);
     throw new Failure('already-exists', `there is a file ${path}, and it is not a copy of ${source.path}`, {
       hint: `look what it is; if nobody needs it: rm ${path}`,
       data: { path },
@@ -141,9 +144,15 @@ async function makeOther(
   await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
     withRoom(ctx, { what, claims: [claim] }, overcommit, () => Promise.resolve()),
   );
-  await makeInPlace(path, false, (file) =>
+  await makeTarget(ctx, { path, overwrite: false }, (file) =>
     writeCopy(ctx, source, { path: file, format: disk.type }, `Writing "${disk.name}" as ${disk.type}`),
   );
+}
+
+/** A file that somebody else has put there may not be on the host's disk yet, and the old one goes. */
+async function flushAll(path: string): Promise<void> {
+  await flush(path);
+  await flush(dirname(path));
 }
 
 /** The old file that somebody left who was killed before it went; one that is not the same stays. */

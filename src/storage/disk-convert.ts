@@ -1,15 +1,13 @@
-import { lstatSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { dirname, extname, resolve } from 'node:path';
-import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
-import { actualSize, exists } from '../host/files.ts';
-import { lock } from '../host/lock.ts';
+import { actualSize } from '../host/files.ts';
 import type { DiskFormat } from '../qemu/img.ts';
 import { measureCopy } from '../qemu/img-convert.ts';
 import { checkExport } from '../vm/admission.ts';
-import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
-import { lookAtSource, makeInPlace, taken, writeCopy, type SourceImage } from './disk-copy.ts';
+import { lookAtSource, writeCopy, type SourceImage } from './disk-copy.ts';
+import { makeTarget, requireTarget } from './target-file.ts';
 
 export interface ConvertFile {
   /** What the source is; by its content without. */
@@ -44,24 +42,18 @@ export async function convertFile(
   const source = lookAtSource(resolve(sourcePath), wanted.from);
   const path = resolve(targetPath);
   const format = wanted.to ?? formatByName(path) ?? (source.format === 'raw' ? 'qcow2' : 'raw');
-  await requireTarget(ctx, source, path, wanted.overwrite);
+  const target = { path, overwrite: wanted.overwrite };
+  await requireTarget(ctx, target, source.path);
   sayWhatIsLeftOut(ctx, source);
-  const held = await lock(ctx.paths.lock(`convert-${Buffer.from(path).toString('hex').slice(-80)}`), path);
-  try {
-    const claim = {
-      what: `the copy of ${source.path}`,
-      path: dirname(path),
-      bound: await measureCopy(ctx, source, format),
-    };
-    await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
-      checkExport(ctx, claim, wanted.overcommit),
-    );
-    await makeInPlace(path, wanted.overwrite, (file) =>
-      writeCopy(ctx, source, { path: file, format }, `Writing ${path}`),
-    );
-  } finally {
-    await held.release();
-  }
+  const claim = {
+    what: `the copy of ${source.path}`,
+    path: dirname(path),
+    bound: await measureCopy(ctx, source, format),
+  };
+  await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
+    checkExport(ctx, claim, wanted.overcommit),
+  );
+  await makeTarget(ctx, target, (file) => writeCopy(ctx, source, { path: file, format }, `Writing ${path}`));
   return { path, format, virtual: virtualOf(source), actual: actualSize(path) };
 }
 
@@ -70,41 +62,6 @@ function formatByName(path: string): DiskFormat | undefined {
   const ending = extname(path).toLowerCase();
   if (ending === '.qcow2') return 'qcow2';
   return ending === '.raw' || ending === '.img' ? 'raw' : undefined;
-}
-
-/** @throws Failure for a place where nothing may be made */
-async function requireTarget(
-  ctx: Context,
-  source: SourceImage,
-  path: string,
-  overwrite: boolean,
-): Promise<void> {
-  if (!exists(dirname(path)))
-    throw new Failure('not-found', `there is no folder ${dirname(path)}`, {
-      hint: 'make it first, or name another',
-    });
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  if (!found) return;
-  if (!found.isFile()) {
-    const kind = found.isSymbolicLink() ? 'a symbolic link' : found.isDirectory() ? 'a folder' : 'not a file';
-    throw new Failure('files', `${path} is ${kind}, and nothing is written through it`, {
-      hint: 'name the file itself',
-    });
-  }
-  const same = statSync(source.path);
-  if (same.dev === found.dev && same.ino === found.ino) {
-    throw new Failure('usage', `${path} can't be written from itself`, {
-      hint: 'name another file; for a disk of a machine: zfsdev disk change INSTANCE NAME --type',
-    });
-  }
-  if (!overwrite) throw taken(path);
-  const clash = clashOf({ path, writes: true }, await usesOfOthers(ctx));
-  if (clash) {
-    throw new Failure('already-exists', `${path} is in use as ${clash.what}, and is not replaced`, {
-      hint: 'name another file',
-      data: { path },
-    });
-  }
 }
 
 function sayWhatIsLeftOut(ctx: Context, { path, qcow2 }: SourceImage): void {

@@ -1,15 +1,12 @@
-import { constants } from 'node:fs';
-import { link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
-import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { flush } from '../host/files.ts';
-import { unfinishedFile } from '../host/paths.ts';
 import { check } from '../qemu/img.ts';
 import { convert, sameImages, type ImageFile, type NewImage } from '../qemu/img-convert.ts';
-import { readDisk, type Qcow2 } from '../qemu/qcow2.ts';
+import type { Qcow2 } from '../qemu/qcow2-header.ts';
+import { readDisk } from '../qemu/qcow2.ts';
 import { withAdvice } from '../vm/snapshot-disks.ts';
 
 /** What a disk file is, by a look at it. */
@@ -94,58 +91,4 @@ function told(source: ImageFile, target: NewImage, error: unknown): unknown {
     });
   }
   return withAdvice(source.path, error);
-}
-
-/**
- * Makes a file beside its place and puts it there once `fill` is through; whenever this is cut off, the place holds what it held,
- * or all of the new one.
- * @param overwrite takes the place of a file that is there; refused without
- * @throws Failure `already-exists`, `files`, whatever `fill` throws
- */
-export async function makeInPlace(
-  path: string,
-  overwrite: boolean,
-  fill: (file: string) => Promise<void>,
-): Promise<void> {
-  const unfinished = unfinishedFile(path);
-  await withUndo(async (undo) => {
-    // What somebody left who was killed; a second one at work would fail at its own file.
-    await rm(unfinished, { force: true });
-    undo.add('the half-made copy', () => rm(unfinished, { force: true }));
-    try {
-      const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
-      await (await open(unfinished, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)).close();
-      await fill(unfinished);
-      await flush(unfinished);
-      await (overwrite ? rename(unfinished, path) : putInFreePlace(unfinished, path));
-      await flush(dirname(path));
-    } catch (error) {
-      if (error instanceof Failure) throw error;
-      const full = hasCode(error, 'ENOSPC', 'EDQUOT');
-      throw new Failure(full ? 'no-space' : 'files', `${path} can't be made: ${messageOf(error)}`, {
-        hint: full ? 'zfsdev usage tells what takes the room' : `check ${dirname(path)} and its permissions`,
-        cause: error,
-      });
-    }
-  });
-}
-
-/** A link, unlike a rename, never takes the place of something else. */
-async function putInFreePlace(file: string, path: string): Promise<void> {
-  try {
-    await link(file, path);
-    await rm(file);
-  } catch (error) {
-    if (hasCode(error, 'EEXIST')) throw taken(path);
-    if (!hasCode(error, 'EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK')) throw error;
-    await rename(file, path);
-  }
-}
-
-/** The failure for a place that holds something already. */
-export function taken(path: string): Failure {
-  return new Failure('already-exists', `there is a file ${path} already`, {
-    hint: 'name another one, or --overwrite replaces it once the new one is whole',
-    data: { path },
-  });
 }

@@ -6,6 +6,7 @@ import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { printable } from '../host/run.ts';
 import type { DiskFormat } from '../qemu/img.ts';
+import { sameImages } from '../qemu/img-convert.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import { addDisk, type AddDisk, type AddedDisk } from './disk-add.ts';
 import { lookAtSource, writeCopy, type SourceImage } from './disk-copy.ts';
@@ -21,7 +22,7 @@ export async function importDisk(
   name: InstanceName,
   disk: DiskDevice,
   file: string,
-  wanted: Omit<AddDisk, 'fill'> & { readonly from?: DiskFormat },
+  wanted: Omit<AddDisk, 'content'> & { readonly from?: DiskFormat },
 ): Promise<AddedDisk> {
   const source = lookAtSource(resolve(file), wanted.from);
   refuseDependent(source);
@@ -33,13 +34,16 @@ export async function importDisk(
     { ...disk, size },
     {
       ...wanted,
-      fill: (path) =>
-        writeCopy(
-          ctx,
-          source,
-          { path, format: disk.type, clusterSize, compression },
-          `Copying ${source.path} to the disk "${disk.name}"`,
-        ),
+      content: {
+        fill: (path) =>
+          writeCopy(
+            ctx,
+            source,
+            { path, format: disk.type, clusterSize, compression },
+            `Copying ${source.path} to the disk "${disk.name}"`,
+          ),
+        isIn: (path) => sameImages(ctx, source, { path, format: disk.type }),
+      },
     },
   );
 }

@@ -102,3 +102,11 @@ export function unknownDisk(machine: string, names: readonly string[], name: str
     data: { name: machine, disks: names },
   });
 }
+
+/** The failure for a disk whose file is gone. */
+export function noFile(machine: string, disk: string, path: string): Failure {
+  return new Failure('files', `the file of "${disk}", ${path}, is not there`, {
+    hint: `put it back, or forget the disk: zfsdev disk remove ${machine} ${disk}`,
+    data: { name: machine, disk, path },
+  });
+}

@@ -159,5 +159,5 @@ async function writeDown(ctx: Context, qmp: Qmp, instance: Instance, disk: DiskD
     const port = ports.get(deviceOf(one))?.number;
     return one.type === 'virtfs' || port === undefined ? one : { ...one, port };
   });
-  return writeStorage(ctx, instance, placed);
+  return writeStorage(ctx, instance, placed, disk);
 }

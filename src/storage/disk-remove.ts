@@ -1,13 +1,12 @@
-import { lstatSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { printable } from '../host/run.ts';
 import { actualSize } from '../host/files.ts';
+import { isTaken, sweepUnfinished } from '../host/whole-file.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import { readTable } from '../vm/snapshot-disks.ts';
-import { sweepUnfinished } from '../vm/storage-files.ts';
 import { placeOf } from '../vm/storage-places.ts';
 import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
 import { takeOut, type Unplug } from './disk-attach.ts';
@@ -60,7 +59,7 @@ export function removeDisk(
     if (isOwn) await removeFile(path);
     await sweepUnfinished(ctx, [path]);
     await forgetDisk(ctx, instance, diskName);
-    return { ...loss, freed, ...(isOwn || !isThere(path) ? {} : { stays: path }) };
+    return { ...loss, freed, ...(isOwn || !isTaken(path) ? {} : { stays: path }) };
   });
 }
 
@@ -68,12 +67,8 @@ export function removeDisk(
 async function lossOf(disk: DiskDevice, path: string): Promise<Loss> {
   const table = disk.type === 'qcow2' ? await readTable(path).catch(() => undefined) : undefined;
   const snapshots = [...new Set(table?.snapshots.map((snapshot) => snapshot.name) ?? [])];
-  const file = disk.file === undefined && isThere(path) ? { file: path } : {};
+  const file = disk.file === undefined && isTaken(path) ? { file: path } : {};
   return { disk: disk.name, snapshots, ...file };
-}
-
-function isThere(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
 async function unplugged(

@@ -5,6 +5,7 @@ import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
+import { exists } from '../host/files.ts';
 import { diskNode } from '../qemu/argv.ts';
 import { resizeImage } from '../qemu/img-convert.ts';
 import { nodeSizes } from '../qemu/plug.ts';
@@ -15,7 +16,7 @@ import type { Instance } from '../vm/instance.ts';
 import { readTable, requireSound, rootDisk, withAdvice } from '../vm/snapshot-disks.ts';
 import { nodeOf, placeOf } from '../vm/storage-places.ts';
 import { writeSpec, writeState } from '../vm/store.ts';
-import { requireDisk, withDisks, withMonitor, type DiskMachine } from './disk-machine.ts';
+import { noFile, requireDisk, withDisks, withMonitor, type DiskMachine } from './disk-machine.ts';
 import { isPluggedIn } from './disk-plug.ts';
 import { recordDisk } from './disk-record.ts';
 
@@ -112,6 +113,7 @@ async function targetOf(ctx: Context, machine: DiskMachine, name: string): Promi
   if (name === rootDisk) return rootTarget(ctx, machine);
   const device = requireDisk(machine, name);
   const path = placeOf(ctx, machine.name, device);
+  if (!exists(path)) throw noFile(machine.name, name, path);
   const live = machine.running && (await isPluggedIn(ctx, machine, device));
   await requireGrowable(machine, device, path);
   return { machine: machine.name, device, path, node: nodeOf(device), live, isRoot: false };
@@ -152,9 +154,7 @@ async function sizeOf(
     const size = await withMonitor(ctx, name, async (qmp) => (await nodeSizes(qmp)).get(node));
     if (size !== undefined && size > 0) return size;
   }
-  const file = statSync(path, { throwIfNoEntry: false });
-  if (!file) throw new Failure('files', `the file of "${device.name}", ${path}, is not there`);
-  if (device.type === 'raw') return file.size;
+  if (device.type === 'raw') return statSync(path).size;
   const table = await readTable(path);
   if (table) return table.virtual;
   throw new Failure('files', `${path} is no qcow2, as "${device.name}" of "${name}" should be`, {

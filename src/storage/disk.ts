@@ -3,7 +3,9 @@ import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import { hasCode, messageOf } from '../core/errors.ts';
 import { lockKey } from '../host/file-locks.ts';
 import { specialKind } from '../host/files.ts';
-import { heldBySnapshots, readDisk, type DiskKind, type Qcow2 } from '../qemu/qcow2.ts';
+import type { Qcow2 } from '../qemu/qcow2-header.ts';
+import { heldBySnapshots } from '../qemu/qcow2-snapshots.ts';
+import { readDisk, type DiskKind } from '../qemu/qcow2.ts';
 
 /** One disk file as it lies on the host; a sample, as a running machine goes on writing. All sizes in bytes. */
 export interface DiskUsage {

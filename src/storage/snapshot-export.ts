@@ -1,19 +1,19 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { open, rename, rm, stat } from 'node:fs/promises';
+import { rm, stat, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Failure, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
-import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { actualSize, claimFile, exists, writeFileAtomically } from '../host/files.ts';
+import { actualSize, flush } from '../host/files.ts';
 import { check } from '../qemu/img.ts';
 import { exportSnapshot, measureSnapshot, sameAsSnapshot, type SnapshotPlace } from '../qemu/img-snapshot.ts';
 import { checkExport } from '../vm/admission.ts';
 import { withAdvice, type SnapshotDisk } from '../vm/snapshot-disks.ts';
 import { readSnapshots, requireSnapshot, type Snapshot } from '../vm/snapshot-list.ts';
 import { withMachine } from './snapshot-machine.ts';
+import { makeTarget, requireTarget, type TargetFile } from './target-file.ts';
 
 export interface ExportSnapshot {
   readonly disks: readonly string[];
@@ -37,7 +37,7 @@ export interface Exported {
  * Writes the disks of a snapshot, each with all that it stands on, to compressed files of their own; the machine may run.
  * Each is written beside, its structure checked, compared with the snapshot as a guest would read both, and only then
  * takes its name.
- * @throws Failure `not-found`, `already-exists`, `no-space`, `files`, `process`, `interrupted`
+ * @throws Failure `not-found`, `usage`, `already-exists` also for a file that a machine uses, `locked`, `no-space`, `files`, `process`, `interrupted`
  */
 export async function exportSnapshots(
   ctx: Context,
@@ -47,13 +47,17 @@ export async function exportSnapshots(
 ): Promise<Exported[]> {
   return withMachine(ctx, instance, wanted.disks, async ({ disks, all }) => {
     const snapshot = requireSnapshot(instance, await readSnapshots(ctx, instance, all), name);
-    const targets = await targetsOf(instance, snapshot, disks, wanted);
+    const exports = await targetsOf(instance, snapshot, disks, wanted);
+    for (const { place, target } of exports) {
+      await requireTarget(ctx, target, place.path);
+      await requireTarget(ctx, listOf(target), place.path);
+    }
     const done: Exported[] = [];
-    for (const { disk, place, target } of targets) {
-      const { required } = await admitted(ctx, instance, place, target, wanted.overcommit);
+    for (const { disk, place, target } of exports) {
+      const { required } = await admitted(ctx, instance, place, target.path, wanted.overcommit);
       done.push({
         disk: disk.name,
-        path: target,
+        path: target.path,
         ...(await exportOne(ctx, instance, place, target, required)),
       });
     }
@@ -61,10 +65,15 @@ export async function exportSnapshots(
   });
 }
 
-interface Target {
+interface Export {
   readonly disk: SnapshotDisk;
   readonly place: SnapshotPlace;
-  readonly target: string;
+  readonly target: TargetFile;
+}
+
+/** The file with the checksum, beside the export. */
+function listOf({ path, overwrite }: TargetFile): TargetFile {
+  return { path: `${path}.sha256`, overwrite };
 }
 
 async function targetsOf(
@@ -72,7 +81,7 @@ async function targetsOf(
   snapshot: Snapshot,
   disks: readonly SnapshotDisk[],
   { disks: asked, output = '.', overwrite }: ExportSnapshot,
-): Promise<Target[]> {
+): Promise<Export[]> {
   const places = disks.flatMap((disk) => {
     const part = snapshot.parts.find((each) => each.disk === disk.name);
     if (part) return [{ disk, place: { path: disk.path, id: part.id } }];
@@ -100,29 +109,16 @@ async function targetsOf(
     throw new Failure('usage', `${places.length} disks don't fit into one file`, {
       hint: `--output with a folder that is there, or --disk with one of: ${places.map(({ disk }) => disk.name).join(', ')}`,
     });
-  const targets = places.map(({ disk, place }) => {
+  return places.map(({ disk, place }) => {
     const which = places.length > 1 ? `-${disk.name}` : '';
     const file = `${instance}-${safe(snapshot.name)}${which}.qcow2`;
-    return { disk, place, target: resolve(isFolder ? join(output, file) : output) };
+    return { disk, place, target: { path: resolve(isFolder ? join(output, file) : output), overwrite } };
   });
-  for (const { target } of targets) refuseTaken(target, overwrite);
-  return targets;
 }
 
 /** A name of a file on any system, however strange the snapshot's. */
 function safe(name: string): string {
   return name.replace(/[^\p{L}\p{N}._ -]+/gu, '-').slice(0, 60);
-}
-
-function refuseTaken(target: string, overwrite: boolean): void {
-  if (!exists(dirname(target)))
-    throw new Failure('not-found', `there is no folder ${dirname(target)}`, {
-      hint: 'make it first, or name another',
-    });
-  if (overwrite || !exists(target)) return;
-  throw new Failure('already-exists', `there is a file ${target} already`, {
-    hint: '--output names another, --overwrite replaces it',
-  });
 }
 
 async function admitted(
@@ -144,29 +140,27 @@ async function exportOne(
   ctx: Context,
   instance: InstanceName,
   place: SnapshotPlace,
-  target: string,
+  target: TargetFile,
   required: number,
 ): Promise<Pick<Exported, 'sha256' | 'actual'>> {
-  const temporary = join(dirname(target), `.${randomBytes(6).toString('hex')}.part`);
-  return withUndo(async (undo) => {
-    await claimFile(temporary);
-    undo.add('the half-made export', () => rm(temporary, { force: true }));
-    await step(ctx.emit, 'export', `Writing ${target}`, (progress) =>
-      write(ctx, place, temporary, (fraction) =>
+  const { path, overwrite } = target;
+  const list = listOf(target);
+  let sha256 = '';
+  await makeTarget(ctx, target, async (file) => {
+    await step(ctx.emit, 'export', `Writing ${path}`, (progress) =>
+      write(ctx, place, file, (fraction) =>
         progress(`${Math.round(fraction * 100)} % of at most ${required} bytes`, fraction),
       ),
     );
-    const sha256 = await step(ctx.emit, 'verify', 'Comparing it with the snapshot', async () => {
-      await verify(ctx, instance, place, temporary);
-      return digestAndFlush(temporary);
+    sha256 = await step(ctx.emit, 'verify', 'Comparing it with the snapshot', async () => {
+      await verify(ctx, instance, place, file);
+      return digestAndFlush(file);
     });
-    const list = `${target}.sha256`;
     // Never the sum of another file beside it.
-    await rm(list, { force: true });
-    await rename(temporary, target);
-    await writeFileAtomically(list, `${sha256}  ${basename(target)}\n`);
-    return { sha256, actual: actualSize(target) };
+    if (overwrite) await rm(list.path, { force: true });
   });
+  await makeTarget(ctx, list, (file) => writeFile(file, `${sha256}  ${basename(path)}\n`));
+  return { sha256, actual: actualSize(path) };
 }
 
 async function write(
@@ -208,12 +202,7 @@ async function verify(
 /** What was checked is what is on the disk of the host, once this is through. */
 async function digestAndFlush(path: string): Promise<string> {
   try {
-    const file = await open(path, 'r');
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await flush(path);
     const hash = createHash('sha256');
     for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
     return hash.digest('hex');

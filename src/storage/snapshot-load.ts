@@ -1,4 +1,3 @@
-import { realpath } from 'node:fs/promises';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
@@ -7,11 +6,9 @@ import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { printable } from '../host/run.ts';
 import { checkStart } from '../vm/admission.ts';
-import { machineFiles } from '../vm/machine-files.ts';
 import { requireSound, type SnapshotDisk } from '../vm/snapshot-disks.ts';
 import { readSnapshots, requireSnapshot, type Snapshot } from '../vm/snapshot-list.ts';
-import { wholeInstances } from '../vm/store.ts';
-import { lookAtDisk } from './disk.ts';
+import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
 import { withMachine, type OpenMachine } from './snapshot-machine.ts';
 
 export interface LoadSnapshot {
@@ -104,22 +101,14 @@ function refusePartialMemory({ name: machine, all, disks }: OpenMachine, { name 
  * @throws Failure `wrong-state`
  */
 async function refuseDependents(ctx: Context, { name: machine, disks }: OpenMachine): Promise<void> {
-  const paths = new Set(await Promise.all(disks.map(({ path }) => realpath(path))));
-  for (const other of await wholeInstances(ctx)) {
-    if (other.name === machine) continue;
-    const files = (await machineFiles(ctx, other.name, other).catch(() => undefined))?.disks ?? [];
-    for (const file of files) {
-      const { backing } = await lookAtDisk(file);
-      if (backing === undefined || !paths.has(backing)) continue;
-      throw new Failure(
-        'wrong-state',
-        `the disk of "${other.name}" stands on ${backing}, which must not change`,
-        {
-          hint: `zfsdev snapshot export writes a snapshot to a file of its own, which nothing else depends on`,
-          data: { dependent: other.name, disk: backing },
-        },
-      );
-    }
+  const others = await usesOfOthers(ctx, machine);
+  for (const { path } of disks) {
+    const clash = clashOf({ path, writes: true }, others);
+    if (!clash) continue;
+    throw new Failure('wrong-state', `${path} must not change: it is in use as ${clash.what}`, {
+      hint: `zfsdev snapshot export writes a snapshot to a file of its own, which nothing else depends on`,
+      data: { disk: path, usedAs: clash.what },
+    });
   }
 }
 

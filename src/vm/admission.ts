@@ -16,9 +16,9 @@ import {
 } from '../host/files.ts';
 import { isLocked, lockWaiting } from '../host/lock.ts';
 import { compactedFile } from '../host/paths.ts';
+import { leadsTo } from '../host/system-folders.ts';
 import type { ProcessIdentity } from '../host/process-identity.ts';
-import { notYetInSnapshots } from '../qemu/qcow2-snapshots.ts';
-import { neededBySnapshots } from '../qemu/qcow2.ts';
+import { neededBySnapshots, notYetInSnapshots } from '../qemu/qcow2-snapshots.ts';
 import type { Spec } from '../template/spec.ts';
 import { buildClaims } from './build-claims.ts';
 import type { Driver } from './driver.ts';
@@ -42,8 +42,9 @@ async function claimsOf(ctx: Context, name: InstanceName): Promise<Claim[]> {
   const { state } = instance;
   const { folder, memory, snapshotClaim } = ctx.paths.instance(name);
   // What Lima has lost is no disk that could grow.
-  const disk = await mainDisk(ctx, instance).catch(() => undefined);
-  if (disk === undefined) return [];
+  const named = await mainDisk(ctx, instance).catch(() => undefined);
+  if (named === undefined) return [];
+  const disk = leadsTo(named);
   const compacted = compactedFile(disk);
   const path = dirname(disk);
   const allocated = actualSize(disk);

@@ -23,9 +23,16 @@ export async function withRoom<T>(
   overcommit: boolean,
   work: () => Promise<T>,
 ): Promise<T> {
+  return withFilesOfAll(ctx, async () => {
+    await checkClaims(ctx, claims, { what, path: claims[0]?.path ?? ctx.paths.home, free: 0 }, overcommit);
+    return work();
+  });
+}
+
+/** Does something while no machine is given room, or a file; so that of two who want the same, the second sees the first. */
+export async function withFilesOfAll<T>(ctx: Context, work: () => Promise<T>): Promise<T> {
   const held = await lockWaiting(ctx.paths.lock('budget'), ctx.signal);
   try {
-    await checkClaims(ctx, claims, { what, path: claims[0]?.path ?? ctx.paths.home, free: 0 }, overcommit);
     return await work();
   } finally {
     await held.release();

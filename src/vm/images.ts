@@ -1,11 +1,19 @@
 import type { Context } from '../host/context.ts';
 import type { Instance } from './instance.ts';
+import { machinesOn, withUsers } from './storage-users.ts';
 import { wholeInstances } from './store.ts';
 import { listWarm, type WarmState } from './warm-store.ts';
 
-/** Which instances and warm states stand on which image: digest to names. */
+/** Which instances and warm states stand on which image: digest to names. Damaged instances count, by their disks. */
 export async function imageUsers(ctx: Context): Promise<Map<string, string[]>> {
-  return groupImageUsers(await wholeInstances(ctx), await listWarm(ctx));
+  const users = groupImageUsers(await wholeInstances(ctx), await listWarm(ctx));
+  return withUsers(users, await machinesOn(ctx, ctx.paths.images));
+}
+
+/** Who stands on an image, by the files themselves: not who is only about to. */
+export async function standingOn(ctx: Context, digest: string): Promise<string[]> {
+  const machines = (await machinesOn(ctx, ctx.paths.images)).get(digest) ?? [];
+  return [...machines, ...(groupImageUsers([], await listWarm(ctx)).get(digest) ?? [])];
 }
 
 /** As `imageUsers`, of what is known already. */

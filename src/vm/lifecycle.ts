@@ -81,8 +81,9 @@ async function createAndStart(
       return { instance, ...(spec.pool && !warm.fresh ? { poolHealth: 'ONLINE' } : {}) };
     } catch (error) {
       if (!(error instanceof WarmDamaged)) throw error;
-      await condemnWarm(ctx, warm.manifest.key);
-      const text = `the warm state ${warm.manifest.key.slice(0, 12)} is damaged (${error.message}); booting instead, the next up saves a new one`;
+      const users = await condemnWarm(ctx, warm.manifest.key);
+      const next = users.length === 0 ? 'up' : `up after zfsdev delete ${users.join(' ')}`;
+      const text = `the warm state ${warm.manifest.key.slice(0, 12)} is damaged (${error.message}); booting instead, the next ${next} saves a new one`;
       ctx.emit({ type: 'notice', level: 'warning', text });
     }
   }

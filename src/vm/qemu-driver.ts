@@ -21,6 +21,7 @@ import { measure } from '../qemu/img.ts';
 import { connectQmp } from '../qemu/qmp.ts';
 import { builtImage, type Spec } from '../template/spec.ts';
 import type { CreateOptions, Driver, StopOptions } from './driver.ts';
+import { standingOn } from './images.ts';
 import { saveWarm } from './warm-save.ts';
 import { forkMachine } from './fork.ts';
 import { layOutDisk, layOutIdentity } from './instance-files.ts';
@@ -105,7 +106,8 @@ async function create(ctx: Context, spec: Spec, state: State, options: CreateOpt
   const recipe = await recipeOf(builtImage(spec));
   // From here on the image counts as used: no prune takes it away between its build and the overlay's creation.
   await writeState(ctx, spec.name, { ...state, imageDigest: recipe.digest });
-  const image = await ensureImage(ctx, recipe, options);
+  const users = (digest: string): Promise<string[]> => standingOn(ctx, digest);
+  const image = await ensureImage(ctx, recipe, { ...options, users });
   return step(
     ctx.emit,
     'disk',

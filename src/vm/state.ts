@@ -47,7 +47,7 @@ const schema = v.object({
   started: v.optional(v.string()),
   /** Most bytes the disk's file can take on the host, by `qemu-img measure`. */
   diskBound: v.number(),
-  /** Where the disks of its storage were when it last ran, by their names. */
+  /** Where the disks of its storage were when it last ran, or where `zfsdev disk` has put them since, by their names. */
   storage: v.optional(v.record(v.string(), v.string())),
   /** What its spec had when it was made, of what `zfsdev disk` has changed since. */
   made: v.optional(v.object({ disk: v.optional(v.number()), storage: v.optional(storageSchema) })),

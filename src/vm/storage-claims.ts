@@ -5,11 +5,12 @@ import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { actualSize, exists } from '../host/files.ts';
 import { compactedFile } from '../host/paths.ts';
+import { leadsTo } from '../host/system-folders.ts';
 import { qcow2Bound } from '../qemu/img-create.ts';
-import { neededBySnapshots, readDisk } from '../qemu/qcow2.ts';
+import { neededBySnapshots } from '../qemu/qcow2-snapshots.ts';
+import { readDisk } from '../qemu/qcow2.ts';
 import { disksAmong, type DiskDevice, type StorageDevice } from '../template/storage.ts';
 import { placeOf } from './storage-places.ts';
-import { leadsTo } from './storage-users.ts';
 
 /**
  * How far the disks of a machine's storage can grow, whether they are there or are still to be made; wherever they lie. One that

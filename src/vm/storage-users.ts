@@ -1,11 +1,12 @@
 import { statSync } from 'node:fs';
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join, relative, sep } from 'node:path';
 import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
-import { canonical, isWithin } from '../host/system-folders.ts';
+import { isWithin, leadsTo } from '../host/system-folders.ts';
 import { lockKey } from '../host/file-locks.ts';
+import { readIfExists } from '../host/files.ts';
 import { readDisk } from '../qemu/qcow2.ts';
-import type { Spec } from '../template/spec.ts';
+import { parseSpec, type Spec } from '../template/spec.ts';
 import { disksAmong } from '../template/storage.ts';
 import { machineFiles } from './machine-files.ts';
 import { placeOf } from './storage-places.ts';
@@ -71,16 +72,60 @@ export async function usesOfOthers(ctx: Context, except?: InstanceName): Promise
 }
 
 async function usesOfMachine(ctx: Context, name: InstanceName): Promise<FileUse[]> {
-  const whole = await Promise.resolve()
-    .then(() => readInstance(ctx, name))
-    .catch(() => undefined);
+  const whole = ifWhole(() => readInstance(ctx, name));
+  const spec = whole?.spec ?? ifWhole(() => parseSpec(readIfExists(ctx.paths.instance(name).spec) ?? ''));
   const files = await machineFiles(ctx, name, whole).catch(() => undefined);
-  const root = files?.disks[0] ?? ctx.paths.instance(name).disk;
+  const [root = ctx.paths.instance(name).disk, ...further] = files?.disks ?? [];
   const what = `the disk of "${name}"`;
   return [
-    { what, path: root, writes: true },
-    ...backingChain(root).map((path) => ({ what: `${what}, which stands on it`, path, writes: false })),
-    ...(whole ? usesOfStorage(ctx, { name, storage: whole.spec.storage ?? [] }) : []),
+    ...usesOf(what, root),
+    ...(spec ? usesOfStorage(ctx, { name, storage: spec.storage ?? [] }) : []),
+    ...(whole ? [] : further.flatMap((path) => usesOf(`a disk of "${name}"`, path))),
+  ];
+}
+
+function ifWhole<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Which machines' disks stand on something in a folder, by the name of what lies there: by what the files themselves say, so that
+ * damaged machines count, and disks of the user's that stand on something there.
+ */
+export async function machinesOn(ctx: Context, folder: string): Promise<Map<string, InstanceName[]>> {
+  const place = leadsTo(folder);
+  const found = new Map<string, InstanceName[]>();
+  for (const name of await instanceNames(ctx)) {
+    const inside = (await usesOfMachine(ctx, name))
+      .map(({ path }) => relative(place, leadsTo(path)))
+      .filter((path) => path !== '' && !path.startsWith('..'));
+    for (const entry of new Set(inside.map((path) => path.split(sep)[0] ?? '')))
+      found.set(entry, [...(found.get(entry) ?? []), name]);
+  }
+  return found;
+}
+
+/** Names by what they stand on, each once. */
+export function withUsers(
+  known: ReadonlyMap<string, readonly string[]>,
+  more: ReadonlyMap<string, readonly string[]>,
+): Map<string, string[]> {
+  const keys = new Set([...known.keys(), ...more.keys()]);
+  return new Map(
+    [...keys].map((key) => [key, [...new Set([...(known.get(key) ?? []), ...(more.get(key) ?? [])])]]),
+  );
+}
+
+/** Of a disk that is written to, and what it stands on; a raw one is never looked into. */
+function usesOf(what: string, path: string): FileUse[] {
+  const bases = path.endsWith('.raw') ? [] : backingChain(path);
+  return [
+    { what, path, writes: true },
+    ...bases.map((base) => ({ what: `${what}, which stands on it`, path: base, writes: false })),
   ];
 }
 
@@ -118,15 +163,6 @@ export function ownPlaceOf(
     [instances, 'other machines'],
   ];
   return kinds.find(([folder]) => isWithin(place, leadsTo(folder)))?.[1];
-}
-
-/** Where a path leads; as it is written, if that can't be told. */
-export function leadsTo(path: string): string {
-  try {
-    return canonical(path);
-  } catch {
-    return path;
-  }
 }
 
 function identityOf(path: string): string | undefined {

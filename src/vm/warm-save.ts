@@ -15,7 +15,7 @@ import { adoptionOf } from './identity.ts';
 import type { Instance } from './instance.ts';
 import { killMachine, waitForEnd } from './machine-process.ts';
 import type { WarmKey } from './warm-key.ts';
-import { buildingFolder, hostCpu, sweepWarm, warmFormat, writeManifest } from './warm-store.ts';
+import { buildingFolder, hostCpu, publishWarm, sweepWarm, warmFormat, writeManifest } from './warm-store.ts';
 
 const saveDeadline = 10 * 60_000;
 const rehearsals = 2;
@@ -27,7 +27,6 @@ const rehearsals = 2;
 export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey): Promise<void> {
   const paths = ctx.paths.instance(instance.name);
   const building = buildingFolder(ctx, warm.key);
-  const target = ctx.paths.warmState(warm.key).folder;
   await makePrivateFolder(ctx.paths.warm);
   await sweepWarm(ctx, warm.key);
   await withUndo(async (undo) => {
@@ -61,9 +60,7 @@ export async function saveWarm(ctx: Context, instance: Instance, warm: WarmKey):
       devices,
       disk,
     });
-    // What is left of a damaged one with this key must not be in the way.
-    await rm(target, { recursive: true, force: true });
-    await rename(building, target);
+    await publishWarm(ctx, warm.key, building);
   });
 }
 

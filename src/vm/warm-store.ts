@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import { readFile, readdir, rename, rm, stat } from 'node:fs/promises';
 import { cpus } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import * as v from 'valibot';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { fileRecordSchema } from './file-record.ts';
-import { actualSize, readIfExists, writeFileAtomically } from '../host/files.ts';
+import { actualSize, flush, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { isLocked } from '../host/lock.ts';
+import { machinesOn, withUsers } from './storage-users.ts';
 import { wholeInstances } from './store.ts';
 import type { Instance } from './instance.ts';
 
@@ -128,9 +129,9 @@ async function namesIn(folder: string): Promise<string[]> {
   }
 }
 
-/** Which instances stand on which warm state: key to names. */
+/** Which instances stand on which warm state: key to names. Damaged ones count, by their disks. */
 export async function warmUsers(ctx: Context): Promise<Map<string, string[]>> {
-  return groupWarmUsers(await wholeInstances(ctx));
+  return withUsers(groupWarmUsers(await wholeInstances(ctx)), await machinesOn(ctx, ctx.paths.warm));
 }
 
 /** As `warmUsers`, of what is known already. */
@@ -160,14 +161,38 @@ export async function removeWarm(ctx: Context, key: string): Promise<void> {
 }
 
 /**
+ * Gives a warm state its name once it is whole, in the place of what is left of a damaged one.
+ * @param building the folder with its files, beside the others. To be called under `warmLock`.
+ * @throws Failure `files` while instances stand on the damaged one, whose disks would be of no use on another
+ */
+export async function publishWarm(ctx: Context, key: string, building: string): Promise<void> {
+  const { folder, disk } = ctx.paths.warmState(key);
+  const users = (await warmUsers(ctx)).get(key) ?? [];
+  if (users.length > 0) throw new Failure('files', inTheWay(key, users), { data: { key, users } });
+  // Forks stand on it as long as they live.
+  await flush(join(building, basename(disk)));
+  await rm(folder, { recursive: true, force: true });
+  await rename(building, folder);
+  await flush(ctx.paths.warm);
+}
+
+/** Why no new warm state is saved in the place of one that can't be used. */
+export function inTheWay(key: string, users: readonly string[]): string {
+  return `${users.join(', ')} ${users.length === 1 ? 'stands' : 'stand'} on what is left of the warm state ${key.slice(0, 12)}`;
+}
+
+/**
  * Sets a damaged warm state aside: no fork is made from it again. Its memory goes at once; its disk stays as long as
  * instances stand on it, and `prune` takes it afterwards.
+ * @returns the instances that stand on it: none is saved in its place before they are gone
  */
-export async function condemnWarm(ctx: Context, key: string): Promise<void> {
+export async function condemnWarm(ctx: Context, key: string): Promise<readonly string[]> {
   const paths = ctx.paths.warmState(key);
   await rm(paths.manifest, { force: true });
   await Promise.all([paths.memory, paths.devices].map((path) => rm(path, { force: true })));
-  if (!(await warmUsers(ctx)).has(key)) await rm(paths.folder, { recursive: true, force: true });
+  const users = (await warmUsers(ctx)).get(key) ?? [];
+  if (users.length === 0) await rm(paths.folder, { recursive: true, force: true });
+  return users;
 }
 
 export async function writeManifest(folder: string, manifest: WarmManifest): Promise<void> {

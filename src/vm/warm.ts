@@ -9,7 +9,7 @@ import type { Driver } from './driver.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { instanceLock } from './store.ts';
 import { warmKeyOf, type WarmKey } from './warm-key.ts';
-import { condemnWarm, hostCpu, inspectWarm, warmLock, type WarmManifest } from './warm-store.ts';
+import { condemnWarm, hostCpu, inspectWarm, inTheWay, warmLock, type WarmManifest } from './warm-store.ts';
 
 /** A warm state, and the driver's way to fork from it. */
 export interface Forkable {
@@ -21,7 +21,8 @@ export interface Forkable {
 
 /**
  * The warm state that fits a spec: the one that is there, or one made now by booting and saving a machine. Undefined
- * where the driver can't fork, or where saving failed: then a warning was given, and the caller boots.
+ * where the driver can't fork, where saving failed, or where instances stand on a damaged one: then a warning was given, and the
+ * caller boots.
  */
 export async function warmStateFor(
   ctx: Context,
@@ -33,12 +34,13 @@ export async function warmStateFor(
   if (!fork || !saveWarm) return undefined;
   const key = await warmKeyOf(ctx, spec);
   const present = await wholeWarm(ctx, key);
+  if (present === 'in the way') return undefined;
   if (present) return { manifest: present, fresh: false, fork };
   // Two first ups at once save one state: the second waits for the first one's.
   const held = await lockWaiting(warmLock(ctx, key.key), ctx.signal);
   try {
     const made = (await wholeWarm(ctx, key)) ?? (await makeWarm(ctx, driver, saveWarm, spec, key, options));
-    return made && { manifest: made, fresh: true, fork };
+    return made && made !== 'in the way' ? { manifest: made, fresh: true, fork } : undefined;
   } catch (error) {
     if (!(error instanceof Failure) || !survivable.includes(error.reason)) throw error;
     const text = `no warm state could be saved (${messageOf(error)}); booting without one`;
@@ -52,14 +54,20 @@ export async function warmStateFor(
 /** Failures of booting and saving a warm machine after which the instance itself is made without one. */
 const survivable: readonly FailureReason[] = ['process', 'files', 'no-space', 'guest'];
 
-async function wholeWarm(ctx: Context, { key }: WarmKey): Promise<WarmManifest | undefined> {
+/** The warm state of a key. One that can't be used goes; or its disk stays, where instances stand on it, in the way of a new one. */
+async function wholeWarm(ctx: Context, { key }: WarmKey): Promise<WarmManifest | 'in the way' | undefined> {
   const found = await inspectWarm(ctx, key);
   if (found) {
     const reason = found.state === 'whole' ? unfit(found.manifest, key) : found.reason;
     if (found.state === 'whole' && reason === undefined) return found.manifest;
-    const text = `the warm state ${key.slice(0, 12)} can't be used (${reason}); a new one is made`;
-    ctx.emit({ type: 'notice', level: 'warning', text });
-    await condemnWarm(ctx, key);
+    const users = await condemnWarm(ctx, key);
+    const what = `the warm state ${key.slice(0, 12)} can't be used (${reason})`;
+    const then =
+      users.length === 0
+        ? 'a new one is made'
+        : `${inTheWay(key, users)}, so that none is made: booting instead, until zfsdev delete ${users.join(' ')}`;
+    ctx.emit({ type: 'notice', level: 'warning', text: `${what}; ${then}` });
+    if (users.length > 0) return 'in the way';
   }
   return undefined;
 }
@@ -79,7 +87,7 @@ async function makeWarm(
   spec: Spec,
   key: WarmKey,
   options: UpOptions,
-): Promise<WarmManifest | undefined> {
+): Promise<WarmManifest | 'in the way' | undefined> {
   const name = parseName(`warm-${key.key.slice(0, 12)}`);
   const held = await lock(instanceLock(ctx, name), `"${name}"`);
   try {

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
-import { link, open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
+import { open, rename, rm, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
-import { exists } from '../host/files.ts';
+import { exists, flush } from '../host/files.ts';
 import { lockOpenFile } from '../host/lock.ts';
+import { putInFreePlace } from '../host/whole-file.ts';
 import type { Export } from './messages.ts';
 
 export interface Receiving {
@@ -58,11 +59,8 @@ function refuseTaken({ path, overwrite }: Receiving): void {
     throw new Failure('not-found', `there is no folder ${dirname(path)}`, {
       hint: 'make it first, or name another',
     });
-  if (!overwrite && exists(path)) throw taken(path);
-}
-
-function taken(path: string): Failure {
-  return new Failure('already-exists', `${path} is there already`, { hint: '--overwrite replaces it' });
+  if (!overwrite && exists(path))
+    throw new Failure('already-exists', `${path} is there already`, { hint: '--overwrite replaces it' });
 }
 
 /** Opens it for this process alone; waits for another one that writes the same. */
@@ -154,24 +152,8 @@ class Sum {
 
 /** Takes nobody's place who came meanwhile, unless that was asked for. */
 async function nameIt(part: string, { path, overwrite }: Receiving): Promise<void> {
-  if (overwrite) await rename(part, path);
-  else {
-    try {
-      await link(part, path);
-      await rm(part);
-    } catch (error) {
-      if (hasCode(error, 'EEXIST')) throw taken(path);
-      // A file system without hard links.
-      if (exists(path)) throw taken(path);
-      await rename(part, path);
-    }
-  }
-  const folder = await open(dirname(path), 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+  await (overwrite ? rename(part, path) : putInFreePlace(part, path));
+  await flush(dirname(path));
 }
 
 function meaningOf(error: unknown, { what, path, signal }: Receiving): unknown {

@@ -2,7 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { heldBySnapshots, readDisk, type Qcow2 } from '../../src/qemu/qcow2.ts';
+import type { Qcow2 } from '../../src/qemu/qcow2-header.ts';
+import { heldBySnapshots } from '../../src/qemu/qcow2-snapshots.ts';
+import { readDisk } from '../../src/qemu/qcow2.ts';
 import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
 
@@ -125,7 +127,7 @@ describe('the room that a machine takes', () => {
       await compact.result;
       expect(call('qemu-img', 'check', disk)).toContain('No errors');
       expect((await zfsdev('compact', name)).exitCode).toBe(0);
-      expect(await readdir(join(disk, '..'))).not.toContain('disk.qcow2.compact');
+      expect(await readdir(join(disk, '..'))).not.toContain('.disk.qcow2.zfsdev-compact');
     },
   );
 });

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ownHome, removeAll } from '../support/home.ts';
 import { runInGuest } from '../support/guest-program.ts';
+import { refused } from '../support/outcome.ts';
 
 const zfsdev = ownHome();
 const name = 'vol-faults';
@@ -25,13 +26,6 @@ async function guest(...argv: string[]): Promise<void> {
   expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
 }
 
-async function expectRefusal(words: readonly string[], code: number, message: RegExp): Promise<void> {
-  const { exitCode, stderr } = await zfsdev(...words);
-  expect(stderr).toMatch(message);
-  expect(stderr).not.toMatch(/\n\s+at /);
-  expect(exitCode).toBe(code);
-}
-
 // One machine goes through all of it.
 describe('zvold on a real pool', () => {
   it('leaves no orphan and no lying record, wherever it is killed', () =>
@@ -41,7 +35,7 @@ describe('zvold on a real pool', () => {
 
   it('tells of a pool that is exported, and comes back by itself when that does', async () => {
     await guest('zpool', 'export', 'testpool');
-    await expectRefusal(['volume', 'list', name], 1, /not imported/);
+    await refused(zfsdev('volume', 'list', name), 1, /not imported/);
     await guest('sh', '-c', '/usr/lib/zfsdev/pool-start >/dev/null');
     const { exitCode, stdout } = await zfsdev('volume', 'list', name, '--json');
     expect(exitCode).toBe(0);
@@ -49,6 +43,6 @@ describe('zvold on a real pool', () => {
   });
 
   it.each([['a/b'], ['a@b'], ['a b'], ['x'.repeat(256)]])('has no volume named "%s"', (word) =>
-    expectRefusal(['volume', 'create', name, word, '--size', '1MiB'], 2, /name of the volume/),
+    refused(zfsdev('volume', 'create', name, word, '--size', '1MiB'), 2, /name of the volume/),
   );
 });

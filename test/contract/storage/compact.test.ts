@@ -1,12 +1,25 @@
-import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import {
+  copyFile,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MiB } from '../../../src/core/bytes.ts';
+import { diskFromOptions } from '../../../src/storage/disk-definition.ts';
+import { resolveSpec } from '../../../src/template/resolve.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
+import { refused } from '../../support/outcome.ts';
+import { qemuImgWith } from '../../support/qemu-img.ts';
 import { shell, type Shell } from '../../support/zfsdev.ts';
 
 let ctx: TestContext;
@@ -48,24 +61,17 @@ async function files(): Promise<string[]> {
  * an environment of its own, as zfsdev hands on its own.
  */
 async function deadly(call: number, when: 'before' | 'after'): Promise<Shell> {
-  const folder = join(ctx.folder, 'bin');
-  await mkdir(folder);
-  const program = join(folder, 'qemu-img');
-  const real = spawnSync('sh', ['-c', 'command -v qemu-img'], { encoding: 'utf8' }).stdout.trim();
-  const script = `#!/bin/sh
-calls=$(cat '${folder}/calls' 2>/dev/null || echo 0)
+  const calls = join(ctx.folder, 'calls');
+  const script = `calls=$(cat '${calls}' 2>/dev/null || echo 0)
 calls=$((calls + 1))
 echo "$calls $1" >&2
-echo $calls >'${folder}/calls'
+echo $calls >'${calls}'
 if [ $calls = ${call} ] && [ ${when} = before ]; then kill -9 $PPID; exit 1; fi
-'${real}' "$@"
+"$real" "$@"
 status=$?
 if [ $calls = ${call} ] && [ ${when} = after ]; then kill -9 $PPID; fi
-exit $status
-`;
-  await writeFile(program, script);
-  await chmod(program, 0o755);
-  return zfsdev.with({ PATH: `${folder}:${process.env['PATH'] ?? ''}` });
+exit $status`;
+  return zfsdev.with({ PATH: await qemuImgWith(ctx.folder, script) });
 }
 
 describe('compact', () => {
@@ -119,11 +125,32 @@ describe('compact', () => {
     const bytes = await readFile(disk);
     damage(bytes);
     await writeFile(disk, bytes);
-    const refused = await zfsdev('compact', 'a');
-    expect(refused.exitCode).toBe(1);
-    expect(refused.stderr).toMatch(/is damaged|can't be compacted/);
+    await refused(zfsdev('compact', 'a'), 1, /is damaged|can't be compacted/);
     expect((await readFile(disk)).equals(bytes)).toBe(true);
     expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
+  });
+
+  it('writes what a link leads to anew where that lies, and touches nothing of the user beside either', async () => {
+    // On a file system of its own, which a rename could not leave.
+    const far = await mkdtemp('/dev/shm/zfsdev-test-');
+    try {
+      const [real, link] = [join(far, 'real.qcow2'), join(ctx.folder, 'mine.qcow2')];
+      await copyFile(original, real);
+      await symlink(real, link);
+      for (const path of [real, link]) await writeFile(`${path}.compact`, 'mine');
+      const { size } = await stat(real);
+      const spec = await resolveSpec('zfs-test', { name: 'a' });
+      const mine = diskFromOptions('mine', { file: link });
+      await writeFile(join(dirname(disk), 'spec.json'), JSON.stringify({ ...spec, storage: [mine] }));
+      expect(await zfsdev('compact', 'a')).toMatchObject({ exitCode: 0 });
+      expect((await stat(real)).size).toBeLessThan(size);
+      expect(await readlink(link)).toBe(real);
+      expect(qemu('qemu-img', 'compare', real, original)).toContain('Images are identical');
+      for (const path of [real, link]) expect(await readFile(`${path}.compact`, 'utf8')).toBe('mine');
+      expect((await readdir(far)).sort()).toEqual(['real.qcow2', 'real.qcow2.compact']);
+    } finally {
+      await rm(far, { recursive: true, force: true });
+    }
   });
 
   it('keeps a disk that would take no less', async () => {

@@ -1,13 +1,13 @@
 import { existsSync, readFileSync, symlinkSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { spawnSync } from 'node:child_process';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { DiskDevice } from '../../../src/template/storage.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { done, refused } from '../../support/outcome.ts';
+import { qemuImgWith } from '../../support/qemu-img.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
 
 const MiB = 2 ** 20;
@@ -49,17 +49,9 @@ const leftovers = async (): Promise<string[]> =>
     name.startsWith('.'),
   );
 
-/** A qemu-img that fails in these words when it is to convert, and is the real one otherwise. */
-async function failingConvert(script: string): Promise<Shell> {
-  const bin = at('bin');
-  await mkdir(bin);
-  const real = spawnSync('sh', ['-c', 'command -v qemu-img'], { encoding: 'utf8' }).stdout.trim();
-  await writeFile(
-    join(bin, 'qemu-img'),
-    `#!/bin/sh\nif [ "$1" = convert ]; then ${script}; fi\nexec ${real} "$@"\n`,
-  );
-  await chmod(join(bin, 'qemu-img'), 0o755);
-  return zfsdev.with({ PATH: `${bin}:${process.env['PATH'] ?? ''}` });
+/** A qemu-img that does this before it converts. */
+async function withConvert(script: string): Promise<Shell> {
+  return zfsdev.with({ PATH: await qemuImgWith(ctx.folder, `if [ "$1" = convert ]; then ${script}; fi`) });
 }
 
 describe('a conversion', () => {
@@ -115,6 +107,50 @@ describe('a conversion', () => {
     await refused(disk('convert', at('nothing'), at('x.raw')), 1, 'it is not there');
   });
 
+  it('leaves a file that appears while it is written', async () => {
+    const late = await withConvert(`echo mine >'${at('x.raw')}'`);
+    await refused(late('disk', 'convert', at('one.qcow2'), at('x.raw')), 4, at('x.raw'), 'already', 'ls -l');
+    expect(await readFile(at('x.raw'), 'utf8')).toBe('mine\n');
+    expect(await leftovers()).toEqual([]);
+  });
+
+  it('never replaces what its source stands on', async () => {
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', at('one.qcow2'), '-F', 'qcow2', at('mid.qcow2'));
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', at('mid.qcow2'), '-F', 'qcow2', at('over.qcow2'));
+    const before = await readFile(at('one.qcow2'));
+    for (const base of ['one.qcow2', 'mid.qcow2'])
+      await refused(disk('convert', at('over.qcow2'), at(base), '--overwrite'), 2, `stands on ${at(base)}`);
+    expect((await readFile(at('one.qcow2'))).equals(before)).toBe(true);
+  });
+
+  it('does not replace a file that a machine was given meanwhile', async () => {
+    make(at('x.qcow2'), 'qcow2', 9);
+    const before = readFileSync(join(folder, 'spec.json'));
+    await done(disk('add', 'a', 'mine', '--file', at('x.qcow2')));
+    await writeFile(at('given.json'), readFileSync(join(folder, 'spec.json')));
+    await writeFile(join(folder, 'spec.json'), before);
+    const late = await withConvert(`cp '${at('given.json')}' '${join(folder, 'spec.json')}'`);
+    await refused(
+      late('disk', 'convert', at('one.qcow2'), at('x.qcow2'), '--overwrite'),
+      4,
+      'in use as the disk "mine" of "a"',
+    );
+    expect(holds(at('x.qcow2'), 'qcow2', 9)).toBe(true);
+    expect(await leftovers()).toEqual([]);
+  });
+
+  it('does not replace a disk of a machine that is damaged', async () => {
+    await done(disk('import', 'a', 'data', at('one.qcow2')));
+    await writeFile(join(folder, 'spec.json'), '{');
+    make(at('nine.qcow2'), 'qcow2', 9);
+    await refused(
+      disk('convert', at('nine.qcow2'), own('data.qcow2'), '--overwrite'),
+      4,
+      'in use as a disk of "a"',
+    );
+    expect(holds(own('data.qcow2'), 'qcow2')).toBe(true);
+  });
+
   it('of a damaged disk is refused with what to do', async () => {
     const bytes = await readFile(at('one.qcow2'));
     bytes.writeBigUInt64BE(bytes.readBigUInt64BE(72) | 2n, 72);
@@ -126,7 +162,7 @@ describe('a conversion', () => {
   it('is admitted only if it fits, and leaves nothing when the host has no room on the way', async () => {
     const poor = zfsdev.with({ ZFSDEV_RESERVE: '100TiB' });
     await refused(poor('disk', 'convert', at('one.qcow2'), at('x.raw')), 3, 'the copy of');
-    const full = await failingConvert(
+    const full = await withConvert(
       'echo half >"$(eval echo \\"\\$$#\\")"; echo "qemu-img: error while writing: No space left on device" >&2; exit 1',
     );
     await writeFile(at('x.raw'), 'mine');
@@ -136,14 +172,14 @@ describe('a conversion', () => {
   });
 
   it('that writes something else is thrown away', async () => {
-    const lying = await failingConvert('for last; do :; done; truncate -s 32M "$last"; exit 0');
+    const lying = await withConvert('for last; do :; done; truncate -s 32M "$last"; exit 0');
     await refused(lying('disk', 'convert', at('one.qcow2'), at('x.raw')), 1, 'is not the same');
     expect(existsSync(at('x.raw'))).toBe(false);
     expect(await leftovers()).toEqual([]);
   });
 
   it('that is cut off leaves nothing, and takes away what a killed one left', async () => {
-    const endless = await failingConvert('exec sleep 1000');
+    const endless = await withConvert('exec sleep 1000');
     for (const signal of ['SIGKILL', 'SIGINT'] as const) {
       const begun = endless.begin('disk', 'convert', at('one.qcow2'), at('x.raw'));
       await begun.until('Writing');
@@ -186,7 +222,7 @@ describe('an import', () => {
   });
 
   it('that fails leaves neither a file nor a record', async () => {
-    const full = await failingConvert(
+    const full = await withConvert(
       'echo "qemu-img: error while writing: No space left on device" >&2; exit 1',
     );
     await refused(full('disk', 'import', 'a', 'data', at('one.qcow2')), 3, 'no room left');
@@ -194,8 +230,26 @@ describe('an import', () => {
     expect(existsSync(own('data.qcow2'))).toBe(false);
   });
 
+  it('that was killed once its file was whole is completed by the same command, and by no other content', async () => {
+    await done(disk('import', 'a', 'data', at('one.qcow2')));
+    const spec = JSON.parse(readFileSync(join(folder, 'spec.json'), 'utf8')) as { storage: DiskDevice[] };
+    const half = spec.storage.map((each) => ({ ...each, detached: true }));
+    await writeFile(join(folder, 'spec.json'), JSON.stringify({ ...spec, storage: half }));
+    make(at('nine.qcow2'), 'qcow2', 9);
+    await refused(
+      disk('import', 'a', 'data', at('nine.qcow2')),
+      4,
+      'would be overwritten',
+      'zfsdev disk attach a data',
+      'zfsdev disk remove a data',
+    );
+    await done(disk('import', 'a', 'data', at('one.qcow2')));
+    expect(storage()?.[0]).not.toHaveProperty('detached');
+    expect(holds(own('data.qcow2'), 'qcow2')).toBe(true);
+  });
+
   it('that was killed is not attached as an empty disk, and completed by the same command', async () => {
-    const endless = await failingConvert('exec sleep 1000');
+    const endless = await withConvert('exec sleep 1000');
     const begun = endless.begin('disk', 'import', 'a', 'data', at('one.qcow2'));
     await begun.until('Copying');
     begun.kill('SIGKILL');

@@ -2,7 +2,14 @@ import { existsSync, readFileSync, symlinkSync } from 'node:fs';
 import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { parseName } from '../../../src/core/names.ts';
+import { UndoStack } from '../../../src/core/undo.ts';
+import { lock } from '../../../src/host/lock.ts';
+import { addDisk } from '../../../src/storage/disk-add.ts';
+import { diskFromOptions } from '../../../src/storage/disk-definition.ts';
 import type { DiskDevice } from '../../../src/template/storage.ts';
+import { layOutStorage } from '../../../src/vm/storage-files.ts';
+import { readInstance } from '../../../src/vm/store.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
@@ -162,8 +169,26 @@ describe('a disk of a stopped machine', () => {
     expect((await listed())[1]).toMatchObject({ problem: 'data.qcow2 is missing' });
     await done(disk('detach', 'data'));
     await refused(disk('attach', 'data'), 1, 'is not there', 'zfsdev disk remove a data');
+    await refused(disk('resize', 'data', '9MiB'), 1, 'is not there', 'zfsdev disk remove a data');
     await done(disk('remove', 'data'));
     expect(await names()).toEqual(['root']);
+  });
+
+  it.each([
+    ['was added', [], 'data.qcow2'],
+    ['was written anew', ['change', 'a', 'data', '--type', 'raw'], 'data.raw'],
+  ])('that %s and is gone is not made anew, empty, when the machine starts', async (_, words, file) => {
+    await done(disk('add', 'data', '--size', '8MiB'));
+    if (words.length > 0) await done(zfsdev('disk', ...words));
+    await rm(own(file));
+    const machine = readInstance(ctx, parseName('a'));
+    await expect(layOutStorage(ctx, machine, new UndoStack())).rejects.toMatchObject({
+      reason: 'files',
+      message: expect.stringContaining('is gone, which the machine had') as string,
+    });
+    expect(await filesIn(own(''))).toEqual([]);
+    await done(disk('remove', 'data'));
+    await done(disk('add', 'data', '--size', '8MiB'));
   });
 
   it('that is no qcow2 any more is listed as such, and not grown', async () => {
@@ -221,7 +246,6 @@ describe('a disk of a stopped machine', () => {
   });
 
   it('is changed by one zfsdev at a time', async () => {
-    const { lock } = await import('../../../src/host/lock.ts');
     const held = await lock(ctx.paths.lock('instance-a'), 'it');
     try {
       await refused(disk('add', 'data', '--size', '1MiB'), 4, 'is being changed by another zfsdev');
@@ -229,6 +253,32 @@ describe('a disk of a stopped machine', () => {
       await held.release();
     }
     expect(await names()).toEqual(['root']);
+  });
+
+  it('is given to one machine only, where two are given one file at once', async () => {
+    const other = await stoppedInstance(ctx.paths, 'b');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', other.disk, '64M');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', at('mine.qcow2'), '8M');
+    // Both are through with their looks, and wait.
+    const held = await lock(ctx.paths.lock('budget'), 'it');
+    const own = { ...ctx, env: { ...ctx.env, ZFSDEV_RESERVE: '1B' } };
+    const adds = ['a', 'b'].map((name) =>
+      addDisk(own, parseName(name), diskFromOptions('data', { file: at('mine.qcow2') }), {
+        command: 'zfsdev disk add ...',
+        overcommit: false,
+      }),
+    );
+    const settled = Promise.allSettled(adds);
+    const waiting = (): number =>
+      ctx.events.filter(
+        (event) => event.type === 'step-started' && event.title.startsWith('Checking the disk space'),
+      ).length;
+    await expect.poll(waiting, { timeout: 30_000 }).toBe(2);
+    await held.release();
+    const failures = (await settled).flatMap((each): unknown[] =>
+      each.status === 'rejected' ? [each.reason] : [],
+    );
+    expect(failures).toMatchObject([{ reason: 'already-exists' }]);
   });
 
   it('that an add which was killed has left is completed by the same command', async () => {

@@ -1,12 +1,13 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { done, refused } from '../../support/outcome.ts';
+import { qemuImgWith } from '../../support/qemu-img.ts';
 import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
 
 let ctx: TestContext;
@@ -185,14 +186,9 @@ describe('a snapshot', () => {
   });
 
   it('is not there, in no part, when the host has no room left for it', async () => {
-    const folder = join(ctx.folder, 'bin');
-    await mkdir(folder);
     const words = "qemu-img: Could not create snapshot 'one': -28 (No space left on device)";
-    const real = spawnSync('sh', ['-c', 'command -v qemu-img'], { encoding: 'utf8' }).stdout.trim();
-    const fake = `#!/bin/sh\nif [ "$1 $3" = "snapshot -c" ]; then echo "${words}" >&2; exit 1; fi\nexec ${real} "$@"\n`;
-    await writeFile(join(folder, 'qemu-img'), fake);
-    await chmod(join(folder, 'qemu-img'), 0o755);
-    const full = zfsdev.with({ PATH: `${folder}:${process.env['PATH'] ?? ''}` });
+    const script = `if [ "$1 $3" = "snapshot -c" ]; then echo "${words}" >&2; exit 1; fi`;
+    const full = zfsdev.with({ PATH: await qemuImgWith(ctx.folder, script) });
     await refused(full('snapshot', 'create', 'a', 'one'), 3, "the host's disk was full", 'zfsdev usage');
     expect(await names()).toEqual([]);
     expect(await files()).toEqual(['disk.qcow2', 'spec.json', 'state.json']);
@@ -240,11 +236,25 @@ describe('a snapshot', () => {
     expect((await readFile(disk)).equals(bytes)).toBe(true);
   });
 
+  it('is not loaded under a disk that stands on it by way of another file', async () => {
+    const other = await stoppedInstance(ctx.paths, 'b');
+    const between = join(ctx.folder, 'between.qcow2');
+    await done(snapshot('create', 'one'));
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', disk, '-F', 'qcow2', between, '64M');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', between, '-F', 'qcow2', other.disk, '64M');
+    await refused(
+      snapshot('load', 'one'),
+      4,
+      'the disk of "b", which stands on it',
+      'zfsdev snapshot export',
+    );
+  });
+
   it('is not loaded under a disk that stands on it; to take and to delete one changes nothing for that', async () => {
     const other = await stoppedInstance(ctx.paths, 'b');
     await done(snapshot('create', 'one'));
     qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', disk, '-F', 'qcow2', other.disk, '64M');
-    await refused(snapshot('load', 'one'), 4, 'the disk of "b" stands on');
+    await refused(snapshot('load', 'one'), 4, 'the disk of "b", which stands on it');
     await done(snapshot('create', 'two'));
     await done(snapshot('delete', 'one'));
   });
@@ -269,6 +279,51 @@ describe('an export', () => {
     await refused(snapshot('export', 'a/b, c', '--output', '/nowhere/x'), 4, 'there is no folder /nowhere');
     expect((await readdir(ctx.folder)).filter((name) => name.includes('part'))).toEqual([]);
     expect(await files()).not.toContain('nbd.sock');
+  });
+
+  it('replaces no disk of a machine, whatever was asked for', async () => {
+    write(1);
+    await done(snapshot('create', 'one'));
+    write(2);
+    const other = await stoppedInstance(ctx.paths, 'b');
+    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', other.disk, '64M');
+    const exported = (path: string): Promise<Result> =>
+      snapshot('export', 'one', '--output', path, '--overwrite');
+    await refused(exported(disk), 2, "can't be written from itself");
+    await refused(exported(join(ctx.folder, 'base.qcow2')), 2, 'which would change under it');
+    await refused(exported(other.disk), 4, 'in use as the disk of "b"');
+    expect(holds(2)).toBe(true);
+    expect(await names()).toEqual(['one']);
+  });
+
+  it('leaves a file that appears meanwhile, and a checksum that is there', async () => {
+    await done(snapshot('create', 'one'));
+    const [out, sum] = [join(ctx.folder, 'out.qcow2'), join(ctx.folder, 'out.qcow2.sha256')];
+    await writeFile(sum, 'mine');
+    await refused(snapshot('export', 'one', '--output', out), 4, `there is a file ${sum} already`);
+    expect(await readFile(sum, 'utf8')).toBe('mine');
+    await rm(sum);
+    const script = `if [ "$1" = compare ]; then echo mine >'${out}'; fi`;
+    const late = zfsdev.with({ PATH: await qemuImgWith(ctx.folder, script) });
+    await refused(late('snapshot', 'export', 'a', 'one', '--output', out), 4, out, 'already');
+    expect(await readFile(out, 'utf8')).toBe('mine\n');
+    expect((await readdir(ctx.folder)).sort()).toEqual(['base.qcow2', 'bin', 'home', 'out.qcow2']);
+  });
+
+  it('that is killed leaves nothing that the next one does not take away', async () => {
+    await done(snapshot('create', 'one'));
+    const out = join(ctx.folder, 'out.qcow2');
+    const begun = zfsdev.begin('snapshot', 'export', 'a', 'one', '--output', out);
+    await begun.until('Comparing');
+    begun.kill('SIGKILL');
+    await begun.result;
+    await done(snapshot('export', 'one', '--output', out));
+    expect((await readdir(ctx.folder)).sort()).toEqual([
+      'base.qcow2',
+      'home',
+      'out.qcow2',
+      'out.qcow2.sha256',
+    ]);
   });
 
   it('that is cut off leaves nothing', async () => {

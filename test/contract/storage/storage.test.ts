@@ -14,7 +14,7 @@ import { qmpPeer, returns } from '../../fakes/qmp-peer.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
-import { done } from '../../support/outcome.ts';
+import { done, refused } from '../../support/outcome.ts';
 import { shell, type Shell } from '../../support/zfsdev.ts';
 
 let ctx: TestContext;
@@ -101,25 +101,14 @@ describe('a machine with storage', () => {
   });
 
   it.each(['raw', 'work'])('refuses a snapshot of %s by name', async (name) => {
-    const refused = await zfsdev('snapshot', 'create', 'a', 'one', '--disk', name);
-    expect(refused.exitCode).toBe(4);
-    expect(refused.stderr).toContain(`"${name}" of "a" can't hold snapshots`);
+    const created = zfsdev('snapshot', 'create', 'a', 'one', '--disk', name);
+    await refused(created, 4, `"${name}" of "a" can't hold snapshots`);
   });
 
   it('refuses to export what is encrypted', async () => {
     await done(zfsdev('snapshot', 'create', 'a', 'one'));
-    const refused = await zfsdev(
-      'snapshot',
-      'export',
-      'a',
-      'one',
-      '--disk',
-      'secret',
-      '--output',
-      at('out.qcow2'),
-    );
-    expect(refused.exitCode).toBe(4);
-    expect(refused.stderr).toContain('is encrypted, and an export would not be');
+    const words = ['export', 'a', 'one', '--disk', 'secret', '--output', at('out.qcow2')];
+    await refused(zfsdev('snapshot', ...words), 4, 'is encrypted, and an export would not be');
     expect(existsSync(at('out.qcow2'))).toBe(false);
   });
 
@@ -224,9 +213,7 @@ worstCase: { base: 1GiB }
     ['warm build', 4],
   ])('is refused by %s, with what can have it', async (verb, exitCode) => {
     await writeFile(at('mine.yaml'), `${head}storage:\n  - { type: qcow2, size: 1G }\n`);
-    const refused = await zfsdev(...verb.split(' '), at('mine.yaml'));
-    expect(refused.exitCode).toBe(exitCode);
-    expect(refused.stderr).toContain('storage');
-    expect(refused.stderr).toMatch(/--driver qemu|up and run boot/);
+    const asked = zfsdev(...verb.split(' '), at('mine.yaml'));
+    await refused(asked, exitCode, 'storage', /--driver qemu|up and run boot/);
   });
 });
