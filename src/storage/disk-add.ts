@@ -10,7 +10,7 @@ import { withRoom } from '../vm/disk-admission.ts';
 import type { Instance } from '../vm/instance.ts';
 import { checkStorage } from '../vm/storage-check.ts';
 import { storageClaims } from '../vm/storage-claims.ts';
-import { createDisk } from '../vm/storage-files.ts';
+import { createDisk, sweepUnfinished } from '../vm/storage-files.ts';
 import { placeOf } from '../vm/storage-places.ts';
 import { clashOf, usesOfStorage } from '../vm/storage-users.ts';
 import { withDisks, type DiskMachine } from './disk-machine.ts';
@@ -59,7 +59,9 @@ export function addDisk(
       const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
       if (!isLeftover)
         undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
-      if (place) {
+      // One that was cut off once the disk had its name may have left the other name.
+      if (!place) await sweepUnfinished(ctx, [placeOf(ctx, name, disk)]);
+      else {
         await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
           createDisk(ctx, place, undo, wanted.fill),
         );

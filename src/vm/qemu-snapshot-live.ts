@@ -7,7 +7,7 @@ import { deadlineIn } from '../host/deadline.ts';
 import type { Qmp } from '../qemu/qmp.ts';
 import { jobLeft, runSnapshotJob } from '../qemu/snapshot-job.ts';
 import { savedMachine } from './saved-machine.ts';
-import { noRoom } from './snapshot-disks.ts';
+import { isFull, noRoom } from './snapshot-disks.ts';
 import type { SnapshotMachine } from './snapshot-driver.ts';
 import { awakened, calmed, listedBy, snapshotDisks, taskOf, watchOf, withQmp } from './snapshot-monitor.ts';
 import type { SavedMachine } from './snapshot-record.ts';
@@ -101,11 +101,4 @@ async function requireListed(
   const whole = found.every(Boolean) && (!memory || found.some((each) => (each?.['vm-state-size'] ?? 0) > 0));
   if (!whole)
     throw new Failure('process', `QEMU says that ${JSON.stringify(name)} was taken, and does not list it`);
-}
-
-function isFull(error: unknown): error is Failure {
-  if (!(error instanceof Failure)) return false;
-  return /No space left on device|-28\b|Error while writing VM state/.test(
-    `${error.message} ${error.detail ?? ''}`,
-  );
 }

@@ -11,11 +11,11 @@ import type { Qmp } from '../qemu/qmp.ts';
 import { runSnapshotJob } from '../qemu/snapshot-job.ts';
 import { requireRecorded } from './disk-plan.ts';
 import type { Instance } from './instance.ts';
-import { killMachine } from './machine-process.ts';
+import { findMachine, killMachine } from './machine-process.ts';
 import { loadOf, rollBack } from './qemu-snapshot-offline.ts';
 import { launch } from './qemu-start.ts';
 import { requireSameMachine, savedMachine } from './saved-machine.ts';
-import { readTable } from './snapshot-disks.ts';
+import { isFull, noRoom, readTable } from './snapshot-disks.ts';
 import type { SnapshotMachine } from './snapshot-driver.ts';
 import type { Snapshot } from './snapshot-list.ts';
 import { awakened, calmed, patiently, snapshotDisks, taskOf, watchOf, withQmp } from './snapshot-monitor.ts';
@@ -70,10 +70,14 @@ export async function restoreLive(
     try {
       await keepDisks(calm, qmp, machine, snapshot);
     } catch (error) {
-      // Nothing was changed yet.
-      await clearBegun(calm, instance.name);
-      await patiently(calm, qmp, machine, 'cont');
-      throw error;
+      // Nothing was changed yet: QEMU has kept all of them or none, unless it died over it.
+      if ((await findMachine(calm, ctx.paths.instance(instance.name).pid)) === undefined) {
+        await rollBack(calm, machine);
+      } else {
+        await clearBegun(calm, instance.name);
+        await patiently(calm, qmp, machine, 'cont');
+      }
+      throw isFull(error) ? noRoom(error) : error;
     }
     try {
       await loadMemory(calm, qmp, machine, snapshot);

@@ -1,5 +1,6 @@
 import { Failure } from '../core/errors.ts';
 import { nearest, type InstanceName } from '../core/names.ts';
+import { beforeLoad } from '../core/snapshot-name.ts';
 import type { Context } from '../host/context.ts';
 import { readTable, type SnapshotDisk } from './snapshot-disks.ts';
 import {
@@ -68,7 +69,8 @@ function snapshotOf(
   begun: Begun | undefined,
 ): Snapshot {
   const entry = entries.find((each) => isAbout(each, name, parts));
-  const wanted = begun?.verb === 'create' && begun.name === name ? begun.disks : [];
+  const taking = begun?.verb === 'load' ? beforeLoad : begun?.name;
+  const wanted = taking === name ? (begun?.disks ?? []) : [];
   const set = entry ? entry.parts.map(({ disk }) => disk) : wanted;
   const has = (disk: string): boolean => parts.some((part) => part.disk === disk);
   return {

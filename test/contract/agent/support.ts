@@ -1,7 +1,7 @@
 import { build } from 'esbuild';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { agentChannel } from '../../../src/guest/agent-channel.ts';
@@ -55,7 +55,12 @@ export async function putHarmlessPerl(folder: string): Promise<void> {
 
 /** Bundles the agent as the build does and starts it on a free loopback port. */
 export async function startTestAgent(
-  options: { readonly arguments?: readonly string[]; readonly path?: string } = {},
+  options: {
+    readonly arguments?: readonly string[];
+    readonly path?: string;
+    /** A folder in which commands of the guest are looked for first. */
+    readonly commands?: string;
+  } = {},
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), 'zfsdev-agent-'));
   const secret = randomBytes(32).toString('hex');
@@ -72,6 +77,11 @@ export async function startTestAgent(
     platform: 'node',
     target: 'node20',
   });
+  if (options.commands !== undefined) {
+    const [text, first] = [await readFile(bundle, 'utf8'), '/usr/local/sbin:/usr/local/bin'];
+    if (!text.includes(first)) throw new Error('the agent has another PATH for its commands');
+    await writeFile(bundle, text.replace(first, `${options.commands}:${first}`));
+  }
   const words = ['0', '--address', '127.0.0.1', '--root', root, ...(options.arguments ?? [])];
   const agent = spawn(process.execPath, [bundle, ...words], {
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -5,13 +6,13 @@ import { MiB } from '../../../src/core/bytes.ts';
 import { parseName } from '../../../src/core/names.ts';
 import { parseSnapshotName } from '../../../src/core/snapshot-name.ts';
 import { deadlineIn } from '../../../src/host/deadline.ts';
-import { addDisk } from '../../../src/storage/disk-add.ts';
 import { diskFromOptions } from '../../../src/storage/disk-definition.ts';
 import { createSnapshot } from '../../../src/storage/snapshot-create.ts';
 import { deleteSnapshot } from '../../../src/storage/snapshot-delete.ts';
 import { loadSnapshot } from '../../../src/storage/snapshot-load.ts';
 import { surveySnapshots, type SizedSnapshot } from '../../../src/storage/snapshot-survey.ts';
 import { resume, start } from '../../../src/vm/lifecycle.ts';
+import { readInstance, writeSpec } from '../../../src/vm/store.ts';
 import { snapshotQemu, type SnapshotQemu } from '../../fakes/qemu-snapshots.ts';
 import { callIn } from '../../support/call.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
@@ -39,7 +40,7 @@ beforeAll(async () => {
   await putHarmlessPerl(programs.folder);
   for (const program of ['zpool', 'sync'])
     await writeFile(join(programs.folder, program), '#!/bin/sh\n', { mode: 0o755 });
-  agent = await startTestAgent({ path: programs.folder });
+  agent = await startTestAgent({ path: programs.folder, commands: programs.folder });
   const state = join(agent.root, 'proc/spl/kstat/zfs/testpool/state');
   await mkdir(dirname(state), { recursive: true });
   await writeFile(state, 'ONLINE\n');
@@ -60,8 +61,11 @@ beforeEach(async () => {
     { name: 'root', node: 'disk0', path: paths.disk },
     { name: 'data', node: 'disk-data', path: join(paths.disks, 'data.qcow2') },
   ];
+  await mkdir(paths.disks);
+  callIn(ctx.folder, 'qemu-img', 'create', '-q', '-f', 'qcow2', join(paths.disks, 'data.qcow2'), '8M');
+  const { spec } = readInstance(ctx, name);
+  await writeSpec(ctx, { ...spec, storage: [diskFromOptions('data', { size: '8MiB' })] });
   await switchOn();
-  await addDisk(ctx, name, diskFromOptions('data', { size: '8MiB' }), { command: '', overcommit: false });
   write(1);
   await take('first', true);
   write(2);
@@ -76,6 +80,7 @@ async function switchOn(): Promise<void> {
   const paths = ctx.paths.instance(name);
   end = await processOf(paths);
   qemu = await snapshotQemu(paths.qmp, new Map(disks.map(({ node, path }) => [node, path])));
+  qemu.qemu.devices.set('device-data', { driver: 'virtio-blk-pci', drive: 'disk-data', bus: 'port1' });
   running = true;
 }
 
@@ -92,9 +97,14 @@ function write(pattern: number): void {
 
 /** The names of the disks that hold a pattern: all or none, unless they are of two moments. */
 function holding(pattern: number): string[] {
-  const read = (path: string): string =>
-    callIn(dirname(path), 'qemu-io', '-r', '-c', `read -P ${pattern} 0 1M`, path);
-  return disks.filter(({ path }) => !read(path).includes('failed')).map((disk) => disk.name);
+  return disks.filter(({ path }) => holds(path, pattern)).map((disk) => disk.name);
+}
+
+function holds(path: string, pattern: number): boolean {
+  const args = ['-r', '-c', `read -P ${pattern} 0 1M`, path];
+  const { stdout } = spawnSync('qemu-io', args, { encoding: 'utf8' });
+  expect(stdout).toContain('read 1048576/1048576 bytes');
+  return !stdout.includes('failed');
 }
 
 const both = ['root', 'data'];
