@@ -300,3 +300,62 @@ describe('a set that is being loaded with its memory', () => {
     expect(holding(1)).toEqual(both);
   });
 });
+
+describe('a set of a stopped machine', () => {
+  beforeEach(() => cutPower());
+
+  /** Runs a real zfsdev that is killed once its qemu-img, which is a real one too, has changed so many disks. */
+  async function killAfter(changes: number, ...args: readonly string[]): Promise<void> {
+    const folder = join(ctx.folder, 'bin');
+    await mkdir(folder, { recursive: true });
+    const real = callIn(ctx.folder, 'sh', '-c', 'command -v qemu-img').trim();
+    const script = `#!/bin/sh
+${real} "$@" || exit
+[ "$1" != snapshot ] || echo >>"$0.changes"
+[ "$(cat "$0.changes" 2>/dev/null | wc -l)" -lt ${changes} ] || kill -9 "$PPID"
+`;
+    await writeFile(join(folder, 'qemu-img'), script, { mode: 0o755 });
+    const killed = zfsdev.with({ PATH: `${folder}:${process.env['PATH'] ?? ''}` });
+    expect((await killed('snapshot', ...args)).exitCode).toBeNull();
+    await expectTruth();
+  }
+
+  it.each([1, 2])(
+    'that is being taken and is cut off after %d disks is whole or nothing',
+    async (changes) => {
+      await killAfter(changes, 'create', name, 'odd', '--description', 'why');
+      await expectNext();
+      const odd = await find('odd');
+      expect(odd?.description).toBe(changes === 1 ? undefined : 'why');
+      expect(partsOf(odd)).toEqual(changes === 1 ? [] : both);
+      expect(holding(2)).toEqual(both);
+      expectSound();
+    },
+  );
+
+  it.each([1, 2, 3, 4, 5, 6])(
+    'that is being loaded and is cut off after %d changes is at one moment once it starts',
+    async (changes) => {
+      await killAfter(changes, 'load', name, 'first', '--no-memory');
+      await expectRefusedStart();
+      expect((await listed()).map((each) => each.name)).toEqual(['first']);
+      // Both are as they were until both are back, and what that took is being cleared away.
+      expect(holding(changes < 5 ? 2 : 1)).toEqual(both);
+      await expectNext();
+      await load('first');
+      expect(holding(1)).toEqual(both);
+      expectSound();
+    },
+  );
+
+  it('that is being deleted and is cut off after the first disk tells that, and is deleted by the same command', async () => {
+    await killAfter(1, 'delete', name, 'first');
+    expect(await find('first')).toMatchObject({ lost: ['root'] });
+    await expect(load('first')).rejects.toThrow('no longer whole');
+    await deleteSnapshot(ctx, name, 'first', []);
+    await take('next');
+    expect((await listed()).map((each) => each.name)).toEqual(['next']);
+    expect(holding(2)).toEqual(both);
+    expectSound();
+  });
+});
