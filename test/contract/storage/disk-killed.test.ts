@@ -10,7 +10,7 @@ import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { machinesOf } from '../../support/machines.ts';
 import { done, refused } from '../../support/outcome.ts';
-import { shell, type Begun, type Shell } from '../../support/zfsdev.ts';
+import { shell, type Shell } from '../../support/zfsdev.ts';
 
 /** When a zfsdev that makes a disk is killed. */
 const moments = [
@@ -63,11 +63,11 @@ async function kill(moment: Moment, ...args: readonly string[]): Promise<void> {
     return;
   }
   const seen = moment === 'once the disk has its name' ? file : unfinishedFile(file);
-  let begun: Begun | undefined;
+  const begun = zfsdev.begin(...args);
+  // It takes longer to begin than this does.
   const watcher = watch(dirname(file), () => {
-    if (existsSync(seen)) begun?.kill('SIGKILL');
+    if (existsSync(seen)) begun.kill('SIGKILL');
   });
-  begun = zfsdev.begin(...args);
   await begun.result;
   watcher.close();
 }
