@@ -53,7 +53,7 @@ export async function revert(ctx: Context, machine: SnapshotMachine, snapshot: S
     for (const { disk } of places) await onDisk(disk.path, () => createSnapshot(ctx, disk, beforeLoad));
     for (const { disk, id } of places) await onDisk(disk.path, () => applySnapshot(ctx, disk, id));
   } catch (error) {
-    await rollBack(ctx, machine);
+    await rolledBack(ctx, machine);
     throw error;
   }
   await dropOffline(ctx, machine, beforeLoad);
@@ -79,6 +79,11 @@ export async function rollBack(ctx: Context, machine: SnapshotMachine): Promise<
     for (const { disk, id } of kept) await onDisk(disk.path, () => applySnapshot(calm, disk, id ?? ''));
   await dropOffline(calm, machine, beforeLoad);
   await clearBegun(calm, machine.instance.name);
+}
+
+/** As `rollBack`, after a failure that is to be told: what can't be done now is settled by the next start, as it stays written down. */
+export async function rolledBack(ctx: Context, machine: SnapshotMachine): Promise<void> {
+  await rollBack(ctx, machine).catch(() => undefined);
 }
 
 async function newestOf({ path }: SnapshotDisk, name: string): Promise<string | undefined> {

@@ -12,7 +12,7 @@ import { runSnapshotJob } from '../qemu/snapshot-job.ts';
 import { requireRecorded } from './disk-plan.ts';
 import type { Instance } from './instance.ts';
 import { findMachine, killMachine } from './machine-process.ts';
-import { loadOf, rollBack } from './qemu-snapshot-offline.ts';
+import { loadOf, rollBack, rolledBack } from './qemu-snapshot-offline.ts';
 import { launch } from './qemu-start.ts';
 import { requireSameMachine, savedMachine } from './saved-machine.ts';
 import { isFull, noRoom, readTable } from './snapshot-disks.ts';
@@ -72,7 +72,7 @@ export async function restoreLive(
     } catch (error) {
       // Nothing was changed yet: QEMU has kept all of them or none, unless it died over it.
       if ((await findMachine(calm, ctx.paths.instance(instance.name).pid)) === undefined) {
-        await rollBack(calm, machine);
+        await rolledBack(calm, machine);
       } else {
         await clearBegun(calm, instance.name);
         await patiently(calm, qmp, machine, 'cont');
@@ -83,7 +83,7 @@ export async function restoreLive(
       await loadMemory(calm, qmp, machine, snapshot);
     } catch (error) {
       await killMachine(calm, ctx.paths.instance(instance.name).pid);
-      if (machine.disks.length > 1) await rollBack(calm, machine);
+      if (machine.disks.length > 1) await rolledBack(calm, machine);
       throw lost(instance.name, snapshot.name, error);
     }
     await patiently(calm, qmp, machine, 'cont');
