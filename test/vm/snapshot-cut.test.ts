@@ -80,7 +80,7 @@ describe('a power cut', () => {
     await done(zfsdev('up', 'zfs-test', '--name', name));
     await done(zfsdev('disk', 'add', name, 'data', '--size', '256MiB'));
     await script(`mkdir /root/vdev; truncate -s 256M /root/vdev/file
-      zpool create -O compression=off -m /set set /root/vdev/file /dev/disk/by-id/virtio-data`);
+      zpool create -f -O compression=off -m /set set /root/vdev/file /dev/disk/by-id/virtio-data`);
     await write('first');
     await done(snapshot('create', 'base', '--memory'));
     await write('second');
