@@ -8,6 +8,9 @@ export type SnapshotName = string & { readonly [brand]: 'SnapshotName' };
 /** A qcow2 stores no more of it, and QEMU cuts what is longer without a word. */
 const longest = 255;
 
+/** What a set of disks is gone back to if taking it back to a snapshot is cut off. */
+export const beforeLoad = 'zfsdev: before the load';
+
 /**
  * Checks the name of a new snapshot: up to 255 bytes, anything that can be printed. QEMU numbers snapshots itself and
  * takes a name for a number before it takes it for a name, so no name may be such a number.
@@ -26,6 +29,8 @@ export function parseSnapshotName(text: string): SnapshotName {
     throw refuse('it begins or ends with a space', `for instance ${shown(text.trim())}`);
   if (/^[1-9]\d{0,6}$/.test(text))
     throw refuse('QEMU would take it for the number of one', `for instance "s${text}"`);
+  if (text === beforeLoad)
+    throw refuse('zfsdev takes one of this name itself', 'for instance "before the load"');
   return text as SnapshotName;
 }
 

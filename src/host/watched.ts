@@ -1,6 +1,6 @@
 import { Failure } from '../core/errors.ts';
 import type { Context } from './context.ts';
-import { bytesMovedBy } from './process-activity.ts';
+import { bytesMovedBy, takenByDisksOf } from './process-activity.ts';
 import type { RunOptions, RunResult } from './run.ts';
 
 /** So long may a program read and write nothing before it counts as hung. The network file system of a host may pause for minutes. */
@@ -28,9 +28,10 @@ export async function runWatched(
   const stalled = new AbortController();
   let watch: NodeJS.Timeout | undefined;
   const onStart = (pid: number): void => {
-    let [before, since]: [number | undefined, number] = [undefined, performance.now()];
+    let [before, since]: [string | undefined, number] = [undefined, performance.now()];
     const look = async (): Promise<void> => {
-      const now = (await bytesMovedBy(pid)) ?? activity?.();
+      const moved = (await bytesMovedBy(pid)) ?? activity?.();
+      const now = moved === undefined ? undefined : `${moved} ${await takenByDisksOf(pid)}`;
       if (now === undefined || now !== before) [before, since] = [now, performance.now()];
       else if (performance.now() - since >= longest) stalled.abort();
     };

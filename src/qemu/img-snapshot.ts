@@ -5,24 +5,26 @@ import { bytes, type Bytes } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { deadlineIn, poll } from '../host/deadline.ts';
-import { exists } from '../host/files.ts';
+import { actualSize, exists } from '../host/files.ts';
+import { runWatched } from '../host/watched.ts';
 import { sameContent } from './compare.ts';
 import { imageOptions } from './img-create.ts';
-import { askJson, img, wholeDiskDeadline } from './img.ts';
+import { askJson } from './img.ts';
 import { optionString } from './option-string.ts';
-
-/** Snapshots take as long as their tables are large: seconds for terabytes, and longer on a slow disk. */
-const patience = { deadline: 3_600_000, orphanSignal: 'TERM' } as const;
+import { unlimited } from './stall.ts';
 
 /** A process that was killed holds its files until all of its memory is gone: seconds, on a busy host. */
 const lockPatience = 15_000;
 
-/** Runs a qemu-img that wants the disk for itself, once whoever is just ending has let go of it. */
+/**
+ * Runs a qemu-img that wants the disk for itself, once whoever is just ending has let go of it. It takes as long as its tables are
+ * large and the disk is slow: seconds for terabytes, or much more.
+ */
 async function change(ctx: Context, args: readonly string[], accept: readonly number[] = []): Promise<void> {
   const deadline = deadlineIn(lockPatience);
   for (;;) {
     try {
-      await img(ctx, 'write', args, { ...patience, accept });
+      await runWatched(ctx, ['qemu-img', ...args], { effect: 'write', orphanSignal: 'TERM', accept });
       return;
     } catch (error) {
       const locked = error instanceof Failure && /Failed to get .* lock/.test(error.detail ?? '');
@@ -101,18 +103,29 @@ export async function exportSnapshot(
   target: string,
   progress: (fraction: number) => void,
 ): Promise<void> {
-  const convert = (compression: 'zstd' | 'zlib'): Promise<string> =>
-    img(
+  const convert = (compression: 'zstd' | 'zlib'): Promise<unknown> =>
+    runWatched(
       ctx,
-      'write',
       [
-        ...['convert', '-U', '-p', '-f', 'qcow2', '-O', 'qcow2', '-l', `snapshot.id=${id}`],
+        ...([
+          'qemu-img',
+          'convert',
+          '-U',
+          '-p',
+          '-f',
+          'qcow2',
+          '-O',
+          'qcow2',
+          '-l',
+          `snapshot.id=${id}`,
+        ] as const),
         ...['-c', '-o', `cluster_size=2M,compression_type=${compression}`, '-W', '-m', '8'],
         ...[path, target],
       ],
       {
-        deadline: wholeDiskDeadline,
+        effect: 'write',
         orphanSignal: 'KILL',
+        activity: () => actualSize(target),
         onLine: (line) => {
           const percent = /([\d.]+)\/100%/.exec(line)?.[1];
           if (percent !== undefined) progress(Number(percent) / 100);
@@ -148,7 +161,8 @@ export async function sameAsSnapshot(
       ...(['qemu-nbd', '-r', '-k', socket, '-l', `snapshot.id=${id}`, '--image-opts'] as const),
       optionString('driver=qcow2', image),
     ],
-    { effect: 'read', deadline: wholeDiskDeadline, signal, orphanSignal: 'KILL' },
+    // The one who compares is watched.
+    { effect: 'read', ...unlimited, signal, orphanSignal: 'KILL' },
   );
   let failed: Error | undefined;
   serving.catch((error: Error) => (failed = error));

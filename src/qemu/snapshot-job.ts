@@ -1,6 +1,6 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { Failure } from '../core/errors.ts';
-import type { Qmp } from './qmp.ts';
+import type { JobInfo, Qmp } from './qmp.ts';
+import { clockOf, unlessStalled, unlimited, type Watch } from './stall.ts';
 
 /** What one of QEMU's snapshot jobs is about. */
 export interface SnapshotTask {
@@ -11,19 +11,6 @@ export interface SnapshotTask {
   readonly vmstate: string;
 }
 
-/** Tells a job that takes its time from one that hangs. */
-export interface Watch {
-  /** Bytes that QEMU has read and written so far, or anything else that only grows while it works. */
-  readonly activity: () => Promise<number | undefined>;
-  /** Milliseconds without any after which nothing more is to be hoped for. */
-  readonly patience: number;
-  /** Told how many bytes went by since the start. */
-  readonly progress?: (bytes: number) => void;
-  readonly signal: AbortSignal;
-}
-
-/** For an answer that comes when it comes: somebody else watches. A day, as timers don't know much more. */
-const unlimited = 24 * 3_600_000;
 /** One at a time: whoever asks holds the machine's lock. */
 const id = 'zfsdev-snapshot';
 
@@ -40,75 +27,53 @@ export async function runSnapshotJob(
   watch: Watch,
 ): Promise<void> {
   if (watch.signal.aborted) throw new Failure('interrupted', `interrupted before ${kind}`);
-  await dismissOld(qmp);
   const common = { 'job-id': id, tag, devices };
-  const options = { deadline: unlimited };
-  const cancel = (): void => void qmp.execute('job-cancel', { id }, options).catch(() => undefined);
+  const cancel = (): void => void qmp.execute('job-cancel', { id }, unlimited).catch(() => undefined);
   watch.signal.addEventListener('abort', cancel, { once: true });
-  const stall = stalled(kind, watch);
-  const carryOut = async (): Promise<void> => {
-    if (kind === 'snapshot-delete') await qmp.execute(kind, common, options);
-    else await qmp.execute(kind, { ...common, vmstate }, options);
-    await concluded(qmp, kind);
-  };
   try {
-    await Promise.race([carryOut(), stall.failure]);
+    await unlessStalled(`QEMU's ${kind}`, watch, async () => {
+      await dismissOld(qmp);
+      if (kind === 'snapshot-delete') await qmp.execute(kind, common, unlimited);
+      else await qmp.execute(kind, { ...common, vmstate }, unlimited);
+      await concluded(qmp, kind, watch);
+    });
   } finally {
-    stall.end();
     watch.signal.removeEventListener('abort', cancel);
   }
   if (watch.signal.aborted) throw new Failure('interrupted', `interrupted during ${kind}`);
 }
 
 /** Waits for the end of a job, which is the only place where a failure of it shows. */
-async function concluded(qmp: Qmp, kind: string): Promise<void> {
+async function concluded(qmp: Qmp, kind: string, watch: Watch): Promise<void> {
+  const job = await endOfJob(qmp, watch);
+  if (!job) throw new Failure('process', `QEMU has lost its job ${kind}`);
+  await qmp.execute('job-dismiss', { id }, unlimited);
+  if (job.error === undefined) return;
+  throw new Failure('process', `QEMU's ${kind} failed: ${job.error}`, {
+    data: { job: kind, error: job.error },
+  });
+}
+
+async function endOfJob(qmp: Qmp, watch: Watch): Promise<JobInfo | undefined> {
   for (let pause = 5; ; pause = Math.min(pause * 1.5, 200)) {
-    const job = (await qmp.execute('query-jobs', undefined, { deadline: unlimited })).find(
-      (one) => one.id === id,
-    );
-    if (!job) throw new Failure('process', `QEMU has lost its job ${kind}`);
-    if (job.status === 'concluded') {
-      await qmp.execute('job-dismiss', { id });
-      if (job.error === undefined) return;
-      throw new Failure('process', `QEMU's ${kind} failed: ${job.error}`, {
-        data: { job: kind, error: job.error },
-      });
-    }
-    await delay(pause);
+    const job = (await qmp.execute('query-jobs', undefined, unlimited)).find((one) => one.id === id);
+    if (!job || job.status === 'concluded') return job;
+    await clockOf(watch).wait(pause);
   }
+}
+
+/**
+ * Waits for the end of a job that a zfsdev which was killed has left; undefined if there is none. Its outcome stays QEMU's until
+ * the next job.
+ * @throws Failure `deadline`, `process`
+ */
+export function jobLeft(qmp: Qmp, watch: Watch): Promise<JobInfo | undefined> {
+  return unlessStalled("QEMU's snapshot job", watch, () => endOfJob(qmp, watch));
 }
 
 /** A zfsdev that was killed can't have dismissed its job, which QEMU keeps until somebody does. */
 async function dismissOld(qmp: Qmp): Promise<void> {
-  const left = await qmp.execute('query-jobs');
+  const left = await qmp.execute('query-jobs', undefined, unlimited);
   for (const job of left)
-    if (job.id === id && job.status === 'concluded') await qmp.execute('job-dismiss', { id });
-}
-
-function stalled(
-  kind: string,
-  { activity, patience, progress }: Watch,
-): { readonly failure: Promise<never>; readonly end: () => void } {
-  const over = new AbortController();
-  const look = async (): Promise<never> => {
-    const start = await activity();
-    for (let [before, since] = [start, performance.now()]; ;) {
-      await delay(Math.min(500, patience / 4), undefined, { signal: over.signal });
-      const now = await activity();
-      if (now !== before) [before, since] = [now, performance.now()];
-      if (now !== undefined && start !== undefined) progress?.(now - start);
-      if (performance.now() - since < patience) continue;
-      throw new Failure(
-        'deadline',
-        `QEMU's ${kind} has made no progress for ${Math.round(patience / 1000)} s`,
-        {
-          hint: "look whether the host's disk hangs; what QEMU goes on with is seen by zfsdev snapshot list",
-        },
-      );
-    }
-  };
-  const failure = look();
-  // Ended from outside, it fails with nobody waiting for it.
-  failure.catch(() => undefined);
-  return { failure, end: () => over.abort() };
+    if (job.id === id && job.status === 'concluded') await qmp.execute('job-dismiss', { id }, unlimited);
 }

@@ -5,6 +5,7 @@ import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
 import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
+import { sweepUnfinished } from '../host/whole-file.ts';
 import type { DiskDevice } from '../template/storage.ts';
 import { withRoom } from '../vm/disk-admission.ts';
 import type { Instance } from '../vm/instance.ts';
@@ -68,7 +69,9 @@ export function addDisk(
       const instance = await reserve(ctx, machine, disk, { isLeftover, overcommit: wanted.overcommit });
       if (!isLeftover)
         undo.add('what was written down', async () => void (await forgetDisk(ctx, instance, disk.name)));
-      if (place) {
+      // One that was cut off once the disk had its name may have left the other name.
+      if (!place) await sweepUnfinished(ctx, [placeOf(ctx, name, disk)]);
+      else {
         await step(ctx.emit, 'disk', `Creating the disk "${disk.name}" of ${name}`, () =>
           createDisk(ctx, place, undo, wanted.content?.fill),
         );

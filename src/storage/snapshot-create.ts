@@ -1,3 +1,4 @@
+import { MiB } from '../core/bytes.ts';
 import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { InstanceName } from '../core/names.ts';
@@ -8,6 +9,7 @@ import { printable } from '../host/run.ts';
 import { reserveSnapshot } from '../vm/admission.ts';
 import { requireSound } from '../vm/snapshot-disks.ts';
 import { readSnapshots, remember, type Snapshot } from '../vm/snapshot-list.ts';
+import { clearBegun, writeBegun, type Begun } from '../vm/snapshot-record.ts';
 import { inspect } from '../vm/store.ts';
 import { requireAwake, withMachine, type OpenMachine } from './snapshot-machine.ts';
 
@@ -25,8 +27,13 @@ export interface CreateSnapshot {
   readonly overcommit: boolean;
 }
 
-/** A guest with gigabytes of unwritten data on a slow disk takes its time. */
-const syncPatience = 3_600_000;
+/**
+ * Milliseconds that a guest is given to write down what it holds back: its memory may be full of that, and no disk takes less than
+ * a MiB a second.
+ */
+export function syncPatience(memory: number): number {
+  return Math.max(3_600_000, (memory / MiB) * 1_000);
+}
 
 /**
  * Takes a snapshot of a machine: of all of its disks at one moment, and of its memory if asked for. It is there, whole and
@@ -58,12 +65,22 @@ export async function createSnapshot(
       undo.add('the reservation', reserved.release);
       if (machine.running) await syncGuest(ctx, machine);
       if (old) await machine.snapshots.drop(machine, old);
-      undo.add('the half-made snapshot', () => machine.snapshots.forget(machine, name));
+      await writeBegun(ctx, instance, begunOf(machine, name, wanted));
+      undo.add('the half-made snapshot', async () => {
+        // What can't be taken away now stays written down, and is settled by the next command.
+        await machine.snapshots.forget(machine, name);
+        await clearBegun(ctx, instance);
+      });
       const made = await take(ctx, machine, name, wanted);
       await reserved.release();
       return made;
     });
   });
+}
+
+function begunOf({ disks }: OpenMachine, name: SnapshotName, { memory, description }: CreateSnapshot): Begun {
+  const facts = { name, disks: disks.map((disk) => disk.name), memory };
+  return { verb: 'create', ...facts, ...(description === undefined ? {} : { description }) };
 }
 
 /** @throws Failure `wrong-state` that names both ways out */
@@ -121,11 +138,12 @@ function sayWhatIsLeftOut(ctx: Context, { others }: OpenMachine, { disks }: Crea
 async function syncGuest(ctx: Context, { instance, driver }: OpenMachine): Promise<void> {
   await step(ctx.emit, 'sync', `Having ${instance.name} write down what it holds back`, async () => {
     const script = `${instance.spec.pool ? 'zpool sync && ' : ''}sync`;
-    const options = { deadline: syncPatience, signal: ctx.signal };
+    const options = { deadline: syncPatience(instance.spec.memory), signal: ctx.signal };
     const { exitCode, stderr } = await driver.channel(instance).exec(['sh', '-c', script], options);
     if (exitCode === 0) return;
     throw new Failure('guest', `"${instance.name}" could not write down what it holds back`, {
       detail: stderr,
+      hint: `zfsdev exec ${instance.name} -- zpool status tells of a pool that is suspended`,
     });
   });
 }

@@ -120,7 +120,7 @@ async function resumeAt(
 ): Promise<Loaded['machine']> {
   await machine.snapshots.checkRestore(machine, snapshot);
   if (!machine.running) await checkStart(ctx, machine.name, wanted.overcommit);
-  await withUndo((undo) => machine.snapshots.restore(machine, snapshot, undo, wanted.deadline()));
+  await withUndo((undo) => machine.snapshots.restore(machine, snapshot, undo, wanted.deadline));
   return 'resumed';
 }
 

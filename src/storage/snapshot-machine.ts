@@ -3,6 +3,7 @@ import type { InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { chooseDisks, disksOf, type SnapshotDisk } from '../vm/snapshot-disks.ts';
 import type { SnapshotDriver, SnapshotMachine } from '../vm/snapshot-driver.ts';
+import { settleBegun } from '../vm/snapshot-begun.ts';
 import { driverOf } from '../vm/drivers.ts';
 import type { Driver } from '../vm/driver.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
@@ -49,10 +50,12 @@ async function openMachine(
   const { instance } = found;
   const set = await disksOf(ctx, instance);
   const driver = driverOf(ctx, instance);
+  const running = found.status === 'running';
+  await settleBegun(ctx, { instance, running, disks: set.disks }, driver.snapshots);
   return {
     name,
     instance,
-    running: found.status === 'running',
+    running,
     disks: chooseDisks(name, set, wanted),
     all: set.disks,
     others: set.others,

@@ -15,7 +15,11 @@ import { driverFor, driverOf } from './drivers.ts';
 import type { Inspection, Instance } from './instance.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { inspect, instanceLock, requireInstance, setProtected } from './store.ts';
+import { findMachine } from './machine-process.ts';
 import { resumeMachine } from './pause.ts';
+import { settleBegun } from './snapshot-begun.ts';
+import { disksOf } from './snapshot-disks.ts';
+import { readBegun } from './snapshot-record.ts';
 import { tellOfFilesThatStay } from './storage-files.ts';
 import { WarmDamaged } from './warm-check.ts';
 import { condemnWarm } from './warm-store.ts';
@@ -93,6 +97,15 @@ async function createAndStart(
   return { instance };
 }
 
+/** A set of disks that was cut off while it was taken back would be of two moments. @throws Failure as `settleBegun` */
+async function settleSnapshots(ctx: Context, instance: Instance, running: boolean): Promise<void> {
+  if (readBegun(ctx, instance.name) === undefined) return;
+  // One that an interrupted start left running is not the one that it was begun on.
+  if (!running && (await findMachine(ctx, ctx.paths.instance(instance.name).pid)) !== undefined) return;
+  const { disks } = await disksOf(ctx, instance);
+  await settleBegun(ctx, { instance, running, disks }, driverOf(ctx, instance).snapshots);
+}
+
 export interface StartOptions {
   /** Asked for when it is started. */
   readonly deadline: () => Deadline;
@@ -116,6 +129,7 @@ async function startLocked(
   instance: Instance,
   { deadline, overcommit }: StartOptions,
 ): Promise<Instance> {
+  await settleSnapshots(ctx, instance, false);
   await checkStart(ctx, instance.name, overcommit);
   return withUndo((undo) => driverOf(ctx, instance).start(instance, undo, deadline()));
 }
@@ -167,7 +181,10 @@ export async function resume(ctx: Context, name: InstanceName): Promise<boolean>
         },
       );
     }
-    if (found.status === 'running') return resumeMachine(ctx, name);
+    if (found.status === 'running') {
+      await settleSnapshots(ctx, found.instance, true);
+      return resumeMachine(ctx, name);
+    }
     throw new Failure('wrong-state', `"${name}" does not run`, { hint: `zfsdev start ${name}` });
   });
 }

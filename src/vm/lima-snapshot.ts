@@ -31,7 +31,7 @@ export function limaSnapshots(ctx: Context, channel: (instance: Instance) => Cha
       await way.close();
       await run(ctx, 'apply', machine, name);
       await setClock(ctx, way);
-      await requirePool(ctx, machine.instance, way, deadline);
+      await requirePool(ctx, machine.instance, way, deadline());
       return machine.instance;
     },
   };

@@ -152,6 +152,14 @@ zfsdev snapshot export saves a snapshot that can still be read`,
   });
 }
 
+/** Whether QEMU or qemu-img ended for want of room on the host's disk. */
+export function isFull(error: unknown): error is Failure {
+  if (!(error instanceof Failure)) return false;
+  return /No space left on device|-28\b|Error while writing VM state/.test(
+    `${error.message} ${error.detail ?? ''}`,
+  );
+}
+
 /** The host's disk was full in the middle of it. Memory that was written by then stays as long as the machine runs. */
 export function noRoom(cause: Failure, memory = false): Failure {
   return new Failure('no-space', "the host's disk was full before the snapshot was whole; there is none", {

@@ -3,7 +3,7 @@ import type { Deadline } from '../host/deadline.ts';
 import type { Instance } from './instance.ts';
 import type { SnapshotDisk } from './snapshot-disks.ts';
 import type { Snapshot } from './snapshot-list.ts';
-import type { SavedMachine } from './snapshot-record.ts';
+import type { Begun, SavedMachine } from './snapshot-record.ts';
 
 /** A machine whose lock is held, and the disks of it that it's about. */
 export interface SnapshotMachine {
@@ -18,6 +18,12 @@ export interface SnapshotDriver {
   checkTake(machine: SnapshotMachine, name: string, memory: boolean): Promise<void>;
   /** Takes one of a running machine or of a stopped one, on all disks or on none; gives what its memory needs to go on. */
   take(machine: SnapshotMachine, name: string, memory: boolean): Promise<SavedMachine | undefined>;
+  /**
+   * Has an end come to what a zfsdev that was killed left begun: nothing of it goes on in the background afterwards, and of one that
+   * was being loaded the disks are of one moment again. Drivers whose sets have one disk have nothing to do.
+   * @throws Failure `wrong-state` for a machine that must not go on as it is
+   */
+  recover?(machine: SnapshotMachine, begun: Begun): Promise<void>;
   /** Takes away whatever `take` has left, whether the machine still runs or not. */
   forget(machine: SnapshotMachine, name: string): Promise<void>;
   /** Deletes one, the machine running or not. */
@@ -31,6 +37,7 @@ export interface SnapshotDriver {
     machine: SnapshotMachine,
     snapshot: Snapshot,
     undo: UndoStack,
-    deadline: Deadline,
+    /** For it to be ready again; asked for once its memory is back, which takes as long as it takes. */
+    deadline: () => Deadline,
   ): Promise<Instance>;
 }

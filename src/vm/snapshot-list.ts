@@ -1,11 +1,14 @@
 import { Failure } from '../core/errors.ts';
 import { nearest, type InstanceName } from '../core/names.ts';
+import { beforeLoad } from '../core/snapshot-name.ts';
 import type { Context } from '../host/context.ts';
 import { readTable, type SnapshotDisk } from './snapshot-disks.ts';
 import {
   isAbout,
+  readBegun,
   readEntries,
   writeEntries,
+  type Begun,
   type SavedMachine,
   type SnapshotEntry,
 } from './snapshot-record.ts';
@@ -29,7 +32,10 @@ export interface Snapshot {
   readonly memory: number;
   /** The newest of each disk first. */
   readonly parts: readonly SnapshotPart[];
-  /** Disks that were of the set and no longer have it, or are no longer the machine's, or unplugged. */
+  /**
+   * Disks that were of the set and no longer have it, or are no longer the machine's, or unplugged; of one that was cut off while it
+   * was taken, those that don't have it yet.
+   */
   readonly lost: readonly string[];
   readonly description?: string;
   readonly saved?: SavedMachine;
@@ -41,7 +47,7 @@ export async function readSnapshots(
   machine: InstanceName,
   disks: readonly SnapshotDisk[],
 ): Promise<Snapshot[]> {
-  const entries = readEntries(ctx, machine);
+  const [entries, begun] = [readEntries(ctx, machine), readBegun(ctx, machine)];
   const tables = await Promise.all(
     disks.map(async ({ name, path }) => ({ name, table: await readTable(path) })),
   );
@@ -51,22 +57,28 @@ export async function readSnapshots(
     for (const { id, name, date, memory } of (table?.snapshots ?? []).toReversed())
       byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
   }
-  return [...byName].map(([name, parts]) => snapshotOf(name, parts, entries)).sort((a, b) => a.date - b.date);
+  return [...byName]
+    .map(([name, parts]) => snapshotOf(name, parts, entries, begun))
+    .sort((a, b) => a.date - b.date);
 }
 
 function snapshotOf(
   name: string,
   parts: readonly SnapshotPart[],
   entries: readonly SnapshotEntry[],
+  begun: Begun | undefined,
 ): Snapshot {
   const entry = entries.find((each) => isAbout(each, name, parts));
+  const taking = begun?.verb === 'load' ? beforeLoad : begun?.name;
+  const wanted = taking === name ? (begun?.disks ?? []) : [];
+  const set = entry ? entry.parts.map(({ disk }) => disk) : wanted;
   const has = (disk: string): boolean => parts.some((part) => part.disk === disk);
   return {
     name,
     date: Math.max(...parts.map(({ date }) => date)),
     memory: Math.max(...parts.map(({ memory }) => memory)),
     parts,
-    lost: (entry?.parts ?? []).map(({ disk }) => disk).filter((disk) => !has(disk)),
+    lost: set.filter((disk) => !has(disk)),
     ...(entry?.description === undefined ? {} : { description: entry.description }),
     ...(entry?.saved === undefined ? {} : { saved: entry.saved }),
   };

@@ -27,6 +27,8 @@ export async function layOutStorage(ctx: Context, { spec, state }: Instance, und
     storage: attachedStorage(spec.storage),
   });
   for (const text of notices) ctx.emit({ type: 'notice', level: 'warning', text });
+  const places = disksAmong(attachedStorage(spec.storage)).map((disk) => placeOf(ctx, spec.name, disk));
+  await sweepUnfinished(ctx, places);
   for (const { disk, path } of missing) {
     if (state.storage?.[disk.name] === path) throw vanished(disk, path);
   }

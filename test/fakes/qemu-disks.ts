@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { greeting, type Request } from './qmp-peer.ts';
 
-type Properties = Readonly<Record<string, unknown>>;
+export type Properties = Readonly<Record<string, unknown>>;
 
 /** What a guest does when it is asked to let go of a device. */
 export type Guest = 'lets-go' | 'refuses' | 'never' | 'had-gone';
@@ -26,7 +26,8 @@ export interface FakeQemu {
   close(): Promise<void>;
 }
 
-class Refused extends Error {
+/** A command that is refused in these words. */
+export class Refused extends Error {
   readonly kind: string;
   constructor(words: string, kind = 'GenericError') {
     super(words);
@@ -36,8 +37,11 @@ class Refused extends Error {
 
 const ports = ['port1', 'port2', 'port3', 'port4'];
 
+/** Carries out what is not about devices, one command at a time; undefined for a command that it does not know either. */
+export type More = (execute: string, args: Properties) => Promise<unknown>;
+
 /** Answers on a Unix socket as a QEMU of four free PCI ports does, as far as disks go, in the words of 7.2. */
-export async function fakeQemu(path: string): Promise<FakeQemu> {
+export async function fakeQemu(path: string, more?: More): Promise<FakeQemu> {
   const unexpected: string[] = [];
   const sockets = new Set<Socket>();
   const qemu: FakeQemu = {
@@ -72,29 +76,31 @@ export async function fakeQemu(path: string): Promise<FakeQemu> {
     socket.on('error', () => undefined);
     socket.on('close', () => sockets.delete(socket));
     socket.write(`${greeting}\r\n`);
+    let turn = Promise.resolve();
     createInterface({ input: socket })
       .on('error', () => undefined)
-      .on('line', (line) => {
-        const request = JSON.parse(line) as Request;
-        const { id, execute, arguments: args = {} } = request;
-        const fault = qemu.fault?.command === execute ? qemu.fault.words : undefined;
-        if (fault !== undefined) qemu.fault = undefined;
-        if (fault === 'hang up before') return void socket.destroy();
-        try {
-          if (fault !== undefined && fault !== 'hang up after') throw new Refused(fault);
-          const value = carryOut(qemu, execute, args, tell);
-          if (value === undefined) {
-            unexpected.push(line);
-            throw new Refused(`the fake does not know ${line}`);
-          }
-          if (fault === 'hang up after') return void socket.destroy();
-          socket.write(`${JSON.stringify({ return: value, id })}\r\n`);
-        } catch (error) {
-          if (!(error instanceof Refused)) throw error;
-          socket.write(`${JSON.stringify({ id, error: { class: error.kind, desc: error.message } })}\r\n`);
-        }
-      });
+      .on('line', (line) => void (turn = turn.then(() => answer(line, socket))));
   });
+  const answer = async (line: string, socket: Socket): Promise<void> => {
+    const request = JSON.parse(line) as Request;
+    const { id, execute, arguments: args = {} } = request;
+    const fault = qemu.fault?.command === execute ? qemu.fault.words : undefined;
+    if (fault !== undefined) qemu.fault = undefined;
+    if (fault === 'hang up before') return void socket.destroy();
+    try {
+      if (fault !== undefined && fault !== 'hang up after') throw new Refused(fault);
+      const value = (await more?.(execute, args)) ?? carryOut(qemu, execute, args, tell);
+      if (value === undefined) {
+        unexpected.push(line);
+        throw new Refused(`the fake does not know ${line}`);
+      }
+      if (fault === 'hang up after') return void socket.destroy();
+      socket.write(`${JSON.stringify({ return: value, id })}\r\n`);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      socket.write(`${JSON.stringify({ id, error: { class: error.kind, desc: error.message } })}\r\n`);
+    }
+  };
   await new Promise<void>((resolve) => server.listen(path, resolve));
   return qemu;
 }

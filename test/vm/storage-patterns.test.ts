@@ -139,6 +139,16 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
       expect(await readFile(onHost('docs/page'), 'utf8')).toBe('to be read\n');
     });
 
+    it('is mounted by hand as the guide has it, where it is not mounted', async () => {
+      const text = await readFile('docs/storage.md', 'utf8');
+      const [, command = ''] = /^zfsdev exec mine -- (mount -t 9p .*)$/m.exec(text) ?? [];
+      await guest('umount /mnt/workspace');
+      expect(await guest('findmnt -t 9p,virtiofs')).not.toContain('/mnt/workspace');
+      await guest(command);
+      expect(await guest('findmnt -t 9p,virtiofs')).toContain('/mnt/workspace');
+      expect(await guest('cat /mnt/workspace/from-host')).toBe('of the host');
+    });
+
     it('has no memory saved beside a raw disk and a share, and says so before anything begins', async () => {
       const refused = await snapshot('create', 'whole', '--live', '--memory');
       expect(refused.exitCode).toBe(4);

@@ -2,30 +2,14 @@ import { readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { adoptFork, awakenGuest, askFacts, type Adoption } from '../../../src/guest/agent-channel.ts';
-import { failure, patience, startTestAgent, type TestAgent } from './support.ts';
+import { failure, patience, putHarmlessPerl, startTestAgent, type TestAgent } from './support.ts';
 
 let agent: TestAgent;
 let programs: string;
 
-/**
- * Perl with stand-ins for the calls that would change this host: each is recorded with its words, and fails if a file of
- * its name says so. The helper that makes the agent's pipes has none of them.
- */
-const overrides = `BEGIN {
-  my $note = sub { open(my $f, ">>", "$ENV{NOTES}/calls"); print $f join(" ", @_), "\\n"; close $f;
-    return "0 but true" unless -e "$ENV{NOTES}/$_[0]-fails"; $! = 1; undef };
-  *CORE::GLOBAL::syscall = sub { $note->("syscall", $_[0], unpack("q q", $_[2])) ? 0 : -1 };
-  *CORE::GLOBAL::ioctl = sub { my (undef, $request, $data) = @_;
-    $note->($request == 0x8924 ? ("mac", unpack("Z16 S H12", $data)) : ("reseed", $request)) };
-}`;
-
 beforeEach(async () => {
   programs = await mkdtempBeside();
-  await writeFile(
-    join(programs, 'perl'),
-    `#!/bin/sh\nexport NOTES='${programs}'\nexec /usr/bin/perl -e '${overrides}' "$@"\n`,
-    { mode: 0o755 },
-  );
+  await putHarmlessPerl(programs);
   agent = await startTestAgent({ path: programs });
 });
 afterEach(async () => {

@@ -1,7 +1,7 @@
 import { build } from 'esbuild';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { agentChannel } from '../../../src/guest/agent-channel.ts';
@@ -35,9 +35,32 @@ const files: Readonly<Record<string, string>> = {
   'root/.keep': '',
 };
 
+/**
+ * Perl with stand-ins for the calls that would change this host: each is recorded with its words, and fails if a file of
+ * its name says so. The helper that makes the agent's pipes has none of them.
+ */
+const overrides = `BEGIN {
+  my $note = sub { open(my $f, ">>", "$ENV{NOTES}/calls"); print $f join(" ", @_), "\\n"; close $f;
+    return "0 but true" unless -e "$ENV{NOTES}/$_[0]-fails"; $! = 1; undef };
+  *CORE::GLOBAL::syscall = sub { $note->("syscall", $_[0], unpack("q q", $_[2])) ? 0 : -1 };
+  *CORE::GLOBAL::ioctl = sub { my (undef, $request, $data) = @_;
+    $note->($request == 0x8924 ? ("mac", unpack("Z16 S H12", $data)) : ("reseed", $request)) };
+}`;
+
+/** Puts that Perl into a folder, which holds what it notes too. */
+export async function putHarmlessPerl(folder: string): Promise<void> {
+  const text = `#!/bin/sh\nexport NOTES='${folder}'\nexec /usr/bin/perl -e '${overrides}' "$@"\n`;
+  await writeFile(join(folder, 'perl'), text, { mode: 0o755 });
+}
+
 /** Bundles the agent as the build does and starts it on a free loopback port. */
 export async function startTestAgent(
-  options: { readonly arguments?: readonly string[]; readonly path?: string } = {},
+  options: {
+    readonly arguments?: readonly string[];
+    readonly path?: string;
+    /** A folder in which commands of the guest are looked for first. */
+    readonly commands?: string;
+  } = {},
 ): Promise<TestAgent> {
   const root = await mkdtemp(join(tmpdir(), 'zfsdev-agent-'));
   const secret = randomBytes(32).toString('hex');
@@ -54,6 +77,11 @@ export async function startTestAgent(
     platform: 'node',
     target: 'node20',
   });
+  if (options.commands !== undefined) {
+    const [text, first] = [await readFile(bundle, 'utf8'), '/usr/local/sbin:/usr/local/bin'];
+    if (!text.includes(first)) throw new Error('the agent has another PATH for its commands');
+    await writeFile(bundle, text.replace(first, `${options.commands}:${first}`));
+  }
   const words = ['0', '--address', '127.0.0.1', '--root', root, ...(options.arguments ?? [])];
   const agent = spawn(process.execPath, [bundle, ...words], {
     stdio: ['ignore', 'pipe', 'inherit'],

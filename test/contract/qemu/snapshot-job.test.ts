@@ -1,10 +1,11 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { deadlineIn } from '../../../src/host/deadline.ts';
 import { connectQmp, type Qmp } from '../../../src/qemu/qmp.ts';
-import { runSnapshotJob, type Watch } from '../../../src/qemu/snapshot-job.ts';
+import { runSnapshotJob } from '../../../src/qemu/snapshot-job.ts';
+import type { Clock, Watch } from '../../../src/qemu/stall.ts';
 import { qmpPeer, refuses, returns, type Expected, type QmpPeer } from '../../fakes/qmp-peer.ts';
 
 const id = 'zfsdev-snapshot';
@@ -142,5 +143,110 @@ it('fails when QEMU ends in the middle', async () => {
   });
   await expect(runSnapshotJob(qmp, 'snapshot-save', task, watch())).rejects.toMatchObject({
     reason: 'process',
+  });
+});
+
+describe('a job of hours', () => {
+  const minute = 60_000;
+  const GiB = 2 ** 30;
+
+  /** A clock whose time goes by only where somebody waits, and a QEMU that writes memory to a slow disk meanwhile. */
+  function slowDisk(bytesAMinute: (minutes: number) => number): {
+    clock: Clock;
+    written: () => number;
+    minutes: () => number;
+    until: (bytes: number) => Promise<void>;
+  } {
+    let [now, written] = [0, 0];
+    const waiting = new Set<() => void>();
+    return {
+      clock: {
+        now: () => now,
+        wait: async (milliseconds) => {
+          // Others have their turn in between.
+          await new Promise((resolve) => setImmediate(resolve));
+          now += milliseconds;
+          written += (bytesAMinute(now / minute) * milliseconds) / minute;
+          for (const look of waiting) look();
+        },
+      },
+      written: () => Math.floor(written),
+      minutes: () => now / minute,
+      until: (bytes) =>
+        new Promise((resolve) => {
+          const look = (): void => {
+            if (written < bytes) return;
+            waiting.delete(look);
+            resolve();
+          };
+          waiting.add(look);
+        }),
+    };
+  }
+
+  /** QEMU answers nobody until all of the memory is written. */
+  function saves(bytes: number, disk: ReturnType<typeof slowDisk>): Expected {
+    return {
+      execute: 'snapshot-save',
+      arguments: save,
+      reply: (request, { send }) => void disk.until(bytes).then(() => send({ return: {}, id: request.id })),
+    };
+  }
+
+  /** What the product itself has patience for. */
+  const patience = 3 * minute;
+
+  it('is not cut short as long as it gets anywhere: 8 GiB at 1 MiB a second', async () => {
+    const disk = slowDisk(() => 60 * 2 ** 20);
+    await play(
+      returns('query-jobs', []),
+      saves(8 * GiB, disk),
+      returns('query-jobs', [job('concluded')]),
+      dismiss,
+    );
+    const activity = (): Promise<number> => Promise.resolve(disk.written());
+    await runSnapshotJob(qmp, 'snapshot-save', task, watch({ activity, patience, clock: disk.clock }));
+    expect(disk.minutes()).toBeGreaterThan(2 * 60);
+    peer.verify();
+  });
+
+  it('is not cut short while QEMU waits for the host to bring what it wrote to the disk', async () => {
+    const disk = slowDisk(() => 60 * 2 ** 20);
+    await play(
+      returns('query-jobs', []),
+      saves(2 * GiB, disk),
+      returns('query-jobs', [job('concluded')]),
+      dismiss,
+    );
+    const flushing = {
+      activity: () => Promise.resolve(2 * GiB),
+      waiting: () => Promise.resolve(disk.written()),
+    };
+    await runSnapshotJob(qmp, 'snapshot-save', task, watch({ ...flushing, patience, clock: disk.clock }));
+    expect(disk.minutes()).toBeGreaterThan(30);
+    peer.verify();
+  });
+
+  it('that gets nowhere any more after an hour is given up, and what to do is told', async () => {
+    const disk = slowDisk((minutes) => (minutes < 60 ? 60 * 2 ** 20 : 0));
+    await play(returns('query-jobs', []), saves(8 * GiB, disk));
+    const hung = runSnapshotJob(
+      qmp,
+      'snapshot-save',
+      task,
+      watch({
+        activity: () => Promise.resolve(disk.written()),
+        patience,
+        clock: disk.clock,
+        wayOut: 'zfsdev stop --force a',
+      }),
+    );
+    await expect(hung).rejects.toMatchObject({
+      reason: 'deadline',
+      message: "QEMU's snapshot-save has made no progress for 180 s",
+      hint: 'zfsdev stop --force a',
+    });
+    expect(disk.minutes()).toBeGreaterThan(60);
+    expect(disk.minutes()).toBeLessThan(64);
   });
 });

@@ -28,6 +28,7 @@ it.each([
   [' a', 'begins or ends with a space'],
   ['1', 'number'],
   ['4096', 'number'],
+  ['zfsdev: before the load', 'zfsdev takes one of this name itself'],
 ])('refuses %j: it %s', (name, why) => {
   expect(() => parseSnapshotName(name)).toThrow(why);
   try {
