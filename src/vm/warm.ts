@@ -2,7 +2,7 @@ import { Failure, messageOf, type FailureReason } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { parseName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
-import { lock, lockWaiting } from '../host/lock.ts';
+import { lockWaiting } from '../host/lock.ts';
 import { ownIdentity } from '../host/process-identity.ts';
 import type { Spec } from '../template/spec.ts';
 import type { Driver } from './driver.ts';
@@ -89,7 +89,8 @@ async function makeWarm(
   options: UpOptions,
 ): Promise<WarmManifest | 'in the way' | undefined> {
   const name = parseName(`warm-${key.key.slice(0, 12)}`);
-  const held = await lock(instanceLock(ctx, name), `"${name}"`);
+  // Whoever sweeps away what a killed process left of an earlier attempt holds it for a moment, until its QEMU is gone.
+  const held = await lockWaiting(instanceLock(ctx, name), ctx.signal);
   try {
     // What a killed process left of an earlier attempt.
     await driver.remove(name);
