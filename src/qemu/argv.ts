@@ -83,15 +83,20 @@ function boardOf(architecture: Architecture, accelerator: Accelerator): string {
   return optionString('virt', { 'gic-version': gic });
 }
 
+/**
+ * The CPU of an x86 guest that is translated.
+ *
+ * Five levels of page tables make each page walk longer. Without cx16 the kernel takes other paths than cmpxchg16b, after
+ * which QEMU 7.2 now and then leaves garbage in the flags: 4 boots of 10 ended in a double fault in kmalloc with it, and
+ * none of 10 without. With erms and fsrm the kernel clears and copies memory by `rep stosb` and `rep movsb`, which are
+ * translated into a loop over single bytes; without them it takes eight at a time.
+ */
+export const tcgCpu = optionString('max', { la57: false, cx16: false, erms: false, fsrm: false });
+
 function cpuOf(architecture: Architecture, accelerator: Accelerator): string {
   if (accelerator !== 'tcg') return 'host';
-  // Five levels of page tables make each of TCG's page walks longer, and pointer authentication with QARMA is
-  // computed in software at each call and return. Without cx16 the kernel takes other paths than cmpxchg16b, after
-  // which QEMU 7.2 now and then leaves garbage in the flags: 4 boots of 10 ended in a double fault in kmalloc with it, and
-  // none of 10 without.
-  return architecture === 'x86_64'
-    ? optionString('max', { la57: false, cx16: false })
-    : 'max,pauth-impdef=on';
+  // Pointer authentication with QARMA is computed in software at each call and return.
+  return architecture === 'x86_64' ? tcgCpu : 'max,pauth-impdef=on';
 }
 
 /** The block of memory has the same name wherever it lies: a saved state names it, and only fits a machine that has it. */

@@ -10,6 +10,7 @@ import { readIfExists } from '../host/files.ts';
 import { lastLines } from '../host/run.ts';
 import { limactl } from '../lima/limactl.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
+import { tcgCpu } from '../qemu/argv.ts';
 import { hostArchitecture } from '../qemu/binary.ts';
 import type { Instance } from './instance.ts';
 import { limaFolder, lookAtLima } from './lima-look.ts';
@@ -32,9 +33,7 @@ export async function limaEnvironment(
   const { accelerator } = await chooseAccelerator(ctx, { architecture, choice: 'auto', platform });
   if (accelerator !== 'tcg') return {};
   const [machine, cpu] =
-    architecture === 'x86_64'
-      ? ['q35,vmport=off,accel=tcg', 'max,la57=off,cx16=off']
-      : ['virt,accel=tcg', 'max'];
+    architecture === 'x86_64' ? ['q35,vmport=off,accel=tcg', tcgCpu] : ['virt,accel=tcg', 'max'];
   return { [variable]: `qemu-system-${architecture} -machine ${machine} -cpu ${cpu}` };
 }
 

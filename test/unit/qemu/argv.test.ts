@@ -45,7 +45,7 @@ test('a machine under TCG', () => {
       "-name zfs-test,process=zfsdev-zfs-test",
       "-machine q35,vmport=off,hpet=off,smm=off,graphics=off,sata=off,smbus=off,usb=off",
       "-accel tcg,thread=multi",
-      "-cpu max,la57=off,cx16=off",
+      "-cpu max,la57=off,cx16=off,erms=off,fsrm=off",
       "-smp cpus=2",
       "-m size=2048M",
       "-object {"qom-type":"memory-backend-ram","id":"ram0","size":2147483648}",
