@@ -43,19 +43,6 @@ export async function timed(work: () => unknown): Promise<number> {
   return (performance.now() - begin) / 1000;
 }
 
-/** As `inTurn`, for work whose time is taken here. */
-export async function inTurnAsync(
-  runs: number,
-  a: () => Promise<unknown>,
-  b: () => Promise<unknown>,
-): Promise<Pair> {
-  await a();
-  await b();
-  const pairs = [];
-  for (let run = 0; run < runs; run += 1) pairs.push({ a: await timed(a), b: await timed(b) });
-  return pairOf(pairs);
-}
-
 /**
  * Runs two pieces of work in turn, a warm-up of each first; each gives its own seconds, so that what it prepares and takes away
  * is not counted. The least of each, and the ratio of these: what disturbs a short piece of work only ever adds to it.
