@@ -5,6 +5,7 @@ import { printable } from '../host/run.ts';
 import { actualSize } from '../host/files.ts';
 import { requireSound } from '../vm/snapshot-disks.ts';
 import { readSnapshots, remember, requireSnapshot, type Snapshot } from '../vm/snapshot-list.ts';
+import { clearBegun, writeBegun, type Begun } from '../vm/snapshot-record.ts';
 import { withMachine, type OpenMachine } from './snapshot-machine.ts';
 
 export interface Deleted {
@@ -29,12 +30,19 @@ export async function deleteSnapshot(
     const machine = { ...opened, disks: having(opened, snapshot, disks) };
     await requireSound(machine.disks);
     const before = sizeOf(machine);
+    // A power cut leaves clusters that belong to nothing; the next command frees them.
+    await writeBegun(ctx, instance, begunOf(machine, name));
     await machine.snapshots.drop(machine, snapshot);
     const present = await readSnapshots(ctx, instance, opened.all);
     requireGone(machine, present, name);
     await remember(ctx, instance, present);
+    await clearBegun(ctx, instance);
     return { snapshot, freed: Math.max(0, before - sizeOf(machine)) };
   });
+}
+
+function begunOf({ disks }: OpenMachine, name: string): Begun {
+  return { verb: 'delete', name, disks: disks.map((disk) => disk.name), memory: false };
 }
 
 function having(

@@ -69,7 +69,7 @@ function snapshotOf(
   begun: Begun | undefined,
 ): Snapshot {
   const entry = entries.find((each) => isAbout(each, name, parts));
-  const taking = begun?.verb === 'load' ? beforeLoad : begun?.name;
+  const taking = begun && { create: begun.name, load: beforeLoad, delete: undefined }[begun.verb];
   const wanted = taking === name ? (begun?.disks ?? []) : [];
   const set = entry ? entry.parts.map(({ disk }) => disk) : wanted;
   const has = (disk: string): boolean => parts.some((part) => part.disk === disk);

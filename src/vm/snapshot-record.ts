@@ -22,7 +22,7 @@ const entrySchema = v.object({
   saved: v.optional(savedSchema),
 });
 const begunSchema = v.object({
-  verb: v.picklist(['create', 'load']),
+  verb: v.picklist(['create', 'load', 'delete']),
   name: v.string(),
   /** Of all disks of the set. */
   disks: v.array(v.string()),

@@ -143,10 +143,11 @@ const partsOf = (snapshot: SizedSnapshot | undefined): string[] =>
 /** Runs a real zfsdev until QEMU has come to a step, and cuts the power there. */
 async function cutAt(step: string, victim: Victim, ...args: readonly string[]): Promise<void> {
   const begun = zfsdev.begin('snapshot', ...args);
-  let reached = false;
+  let cut: Promise<void> | undefined;
   qemu.onStep = async (now) => {
-    if (now !== step || reached) return;
-    reached = true;
+    if (now === step) await (cut ??= cutNow());
+  };
+  const cutNow = async (): Promise<void> => {
     if (victim !== 'qemu') {
       begun.kill('SIGKILL');
       await begun.result;
@@ -154,6 +155,8 @@ async function cutAt(step: string, victim: Victim, ...args: readonly string[]): 
     if (victim !== 'zfsdev') await cutPower();
   };
   const { exitCode, stderr } = await begun.result;
+  const reached = cut !== undefined;
+  await cut;
   expect({ reached, stderr }).toEqual({ reached: true, stderr: expect.any(String) as string });
   expect(exitCode).toBe(victim === 'qemu' ? 1 : null);
   // A QEMU that nobody listens to any more goes on.
