@@ -32,11 +32,11 @@ export async function checkLiveRestore(
   const { instance, running, disks } = machine;
   for (const { path } of disks) {
     const { snapshots = [] } = (await readTable(path)) ?? {};
-    const same = snapshots.filter(({ id, name }) => id === snapshot.name || name === snapshot.name);
+    const same = snapshots.filter(({ id, name }) => id === snapshot.tag || name === snapshot.tag);
     if (same.length < 2) continue;
     throw new Failure(
       'unsupported',
-      `${JSON.stringify(snapshot.name)} is the name or number of ${same.length} snapshots in ${path}, and QEMU might load the wrong one`,
+      `${JSON.stringify(snapshot.tag)} is the name or number of ${same.length} snapshots in ${path}, and QEMU might load the wrong one`,
       { hint: 'with --no-memory only the disks are taken back, to the newest of them' },
     );
   }
@@ -159,7 +159,7 @@ async function loadMemory(
     const watch = await watchOf(ctx, machine, (moved) =>
       progress(`${formatBytes(moved)} read, of ${formatBytes(snapshot.memory)}`),
     );
-    await runSnapshotJob(qmp, 'snapshot-load', taskOf(machine.disks, snapshot.name, holder), watch);
+    await runSnapshotJob(qmp, 'snapshot-load', taskOf(machine.disks, snapshot.tag, holder), watch);
   });
   if (machine.disks.length > 1) {
     const kept = taskOf(machine.disks, beforeLoad);

@@ -22,7 +22,7 @@ export function qemuSnapshots(ctx: Context): SnapshotDriver {
     recover: (machine, begun) => recover(ctx, machine, begun),
     forget: (machine, name) => forget(ctx, machine, name),
     drop: (machine, snapshot) =>
-      machine.running ? dropLive(ctx, machine, snapshot.name) : dropOffline(ctx, machine, snapshot.name),
+      machine.running ? dropLive(ctx, machine, snapshot.tag) : dropOffline(ctx, machine, snapshot.tag),
     revert: (machine, snapshot) => revert(ctx, machine, snapshot),
     checkRestore: (machine, snapshot) => checkLiveRestore(ctx, machine, snapshot),
     restore: (machine, snapshot, undo, deadline) => restore(ctx, machine, snapshot, undo, deadline),
