@@ -34,6 +34,16 @@ export function parseSnapshotName(text: string): SnapshotName {
   return text as SnapshotName;
 }
 
+/** A tag for one that is taken in the place of another one of its name, as near to the name as it can be. */
+export function freeTag(name: string, taken: ReadonlySet<string>): string {
+  for (let number = 1; ; number += 1) {
+    const ending = number === 1 ? '.other' : `.other${number}`;
+    let start = name;
+    while (Buffer.byteLength(start + ending) > longest) start = [...start].slice(0, -1).join('');
+    if (!taken.has(start + ending)) return start + ending;
+  }
+}
+
 function shown(text: string): string {
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 57)}...` : text);
 }

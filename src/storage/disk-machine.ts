@@ -6,7 +6,10 @@ import { connectQmp, type Qmp } from '../qemu/qmp.ts';
 import { disksAmong, type DiskDevice } from '../template/storage.ts';
 import type { Inspection, Instance } from '../vm/instance.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
-import { rootDisk } from '../vm/snapshot-disks.ts';
+import { driverOf } from '../vm/drivers.ts';
+import { settleBegun } from '../vm/snapshot-begun.ts';
+import { disksOf, rootDisk } from '../vm/snapshot-disks.ts';
+import { readBegun } from '../vm/snapshot-record.ts';
 import { requireInstance } from '../vm/store.ts';
 
 /** A machine of the built-in driver whose disks are changed. */
@@ -20,7 +23,7 @@ export interface DiskMachine {
 const patience = 60_000;
 
 /**
- * Locks a machine whose disks can be changed.
+ * Locks a machine whose disks can be changed, and settles what was cut off on them.
  * @throws Failure `not-found`, `locked`, `unsupported` for one of Lima's, `wrong-state` for a broken one
  */
 export async function withDisks<T>(
@@ -32,8 +35,22 @@ export async function withDisks<T>(
   return withInstanceLock(ctx, name, async () => {
     const found = await requireInstance(ctx, name, { lockIsOurs: true });
     refuseLima(found);
-    return work(openMachine(found));
+    const machine = openMachine(found);
+    await settleSnapshots(ctx, machine);
+    return work(machine);
   });
+}
+
+/** A set that is being taken back, or taken, needs all of its disks as they were then. @throws Failure as `settleBegun` */
+async function settleSnapshots(ctx: Context, { name, instance, running }: DiskMachine): Promise<void> {
+  if (readBegun(ctx, name) === undefined) return;
+  const set = await disksOf(ctx, instance).catch((error: unknown) => {
+    // A disk that is gone has to be taken from the machine before the others can be settled.
+    if (error instanceof Failure && error.reason === 'files') return undefined;
+    throw error;
+  });
+  if (set === undefined) return;
+  await settleBegun(ctx, { instance, running, disks: set.disks }, driverOf(ctx, instance).snapshots);
 }
 
 /** @throws Failure `wrong-state` for a broken one */

@@ -11,7 +11,9 @@ import { requireSound } from '../vm/snapshot-disks.ts';
 import { readSnapshots, remember, type Snapshot } from '../vm/snapshot-list.ts';
 import { clearBegun, writeBegun, type Begun } from '../vm/snapshot-record.ts';
 import { inspect } from '../vm/store.ts';
+import { dropSnapshot } from './snapshot-delete.ts';
 import { requireAwake, withMachine, type OpenMachine } from './snapshot-machine.ts';
+import { placeFor, type SnapshotTag } from './snapshot-tag.ts';
 
 export interface CreateSnapshot {
   /** Of these disks only; of all that can hold one if empty. */
@@ -37,7 +39,7 @@ export function syncPatience(memory: number): number {
 
 /**
  * Takes a snapshot of a machine: of all of its disks at one moment, and of its memory if asked for. It is there, whole and
- * listed, or nothing of it stays.
+ * listed, or nothing of it stays. One that it takes the place of is deleted only then.
  * @throws Failure `wrong-state` with both ways out, `already-exists`, `no-space`, `unsupported`, `files`, `process`,
  *   `interrupted`
  */
@@ -52,7 +54,7 @@ export async function createSnapshot(
     await requireSound(machine.disks);
     await machine.snapshots.checkTake(machine, name, wanted.memory);
     if (machine.running) await requireAwake(ctx, instance);
-    const old = await refuseTaken(ctx, machine, name, wanted);
+    const place = await placeFor(ctx, machine, name, wanted);
     sayWhatIsLeftOut(ctx, machine, wanted);
     return withUndo(async (undo) => {
       const reserved = await step(ctx.emit, 'budget', 'Checking the disk space of the worst case', () =>
@@ -64,23 +66,58 @@ export async function createSnapshot(
       );
       undo.add('the reservation', reserved.release);
       if (machine.running) await syncGuest(ctx, machine);
-      if (old) await machine.snapshots.drop(machine, old);
-      await writeBegun(ctx, instance, begunOf(machine, name, wanted));
-      undo.add('the half-made snapshot', async () => {
-        // What can't be taken away now stays written down, and is settled by the next command.
-        await machine.snapshots.forget(machine, name);
-        await clearBegun(ctx, instance);
-      });
-      const made = await take(ctx, machine, name, wanted);
+      const made = await takeOrUndo(ctx, machine, place, wanted);
+      if (place.old) await dropOld(ctx, machine, place.old, made);
       await reserved.release();
       return made;
     });
   });
 }
 
-function begunOf({ disks }: OpenMachine, name: SnapshotName, { memory, description }: CreateSnapshot): Begun {
-  const facts = { name, disks: disks.map((disk) => disk.name), memory };
-  return { verb: 'create', ...facts, ...(description === undefined ? {} : { description }) };
+function takeOrUndo(
+  ctx: Context,
+  machine: OpenMachine,
+  place: SnapshotTag,
+  wanted: CreateSnapshot,
+): Promise<Snapshot> {
+  return withUndo(async (undo) => {
+    await writeBegun(ctx, machine.name, begunOf(machine, place, wanted));
+    undo.add('the half-made snapshot', async () => {
+      // What can't be taken away now stays written down, and is settled by the next command.
+      await machine.snapshots.forget(machine, place.tag);
+      await clearBegun(ctx, machine.name);
+    });
+    return take(ctx, machine, place, wanted);
+  });
+}
+
+function begunOf(
+  { disks }: OpenMachine,
+  { name, tag }: SnapshotTag,
+  { memory, description }: CreateSnapshot,
+): Begun {
+  const facts = { name: tag, disks: disks.map((disk) => disk.name), memory };
+  return {
+    verb: 'create',
+    ...facts,
+    ...(tag === name ? {} : { as: name }),
+    ...(description === undefined ? {} : { description }),
+  };
+}
+
+/** A failure leaves both, whole or told as what is left: the new one has the name once the older one is gone. */
+async function dropOld(ctx: Context, machine: OpenMachine, old: Snapshot, made: Snapshot): Promise<void> {
+  try {
+    await dropSnapshot(ctx, machine, old);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    const text = `the new ${JSON.stringify(made.name)} is taken, and the older one could not be deleted: ${error.message}`;
+    throw new Failure(error.reason, text, {
+      ...(error.detail === undefined ? {} : { detail: error.detail }),
+      hint: `${printable(['zfsdev', 'snapshot', 'delete', machine.name, old.tag])} deletes it; until then the new one is listed as ${JSON.stringify(made.tag)}`,
+      cause: error,
+    });
+  }
 }
 
 /** @throws Failure `wrong-state` that names both ways out */
@@ -113,21 +150,6 @@ function requireState(
   }
 }
 
-/** The one that is to be replaced. @throws Failure `already-exists` */
-async function refuseTaken(
-  ctx: Context,
-  { name: machine, disks }: OpenMachine,
-  name: SnapshotName,
-  { overwrite }: CreateSnapshot,
-): Promise<Snapshot | undefined> {
-  const old = (await readSnapshots(ctx, machine, disks)).find((each) => each.name === name);
-  if (!old || overwrite) return old;
-  throw new Failure('already-exists', `"${machine}" has a snapshot ${JSON.stringify(name)} already`, {
-    hint: `another name, or --overwrite: the old one is deleted before the new one is taken`,
-    data: { instance: machine, snapshot: name },
-  });
-}
-
 function sayWhatIsLeftOut(ctx: Context, { others }: OpenMachine, { disks }: CreateSnapshot): void {
   if (others.length === 0 || disks.length > 0) return;
   const text = `left out, as only a qcow2 can hold snapshots: ${others.join(', ')}`;
@@ -151,16 +173,17 @@ async function syncGuest(ctx: Context, { instance, driver }: OpenMachine): Promi
 async function take(
   ctx: Context,
   machine: OpenMachine,
-  name: SnapshotName,
+  { name, tag }: SnapshotTag,
   { memory, description }: CreateSnapshot,
 ): Promise<Snapshot> {
   try {
-    const saved = await machine.snapshots.take(machine, name, memory);
+    const saved = await machine.snapshots.take(machine, tag, memory);
     const present = await readSnapshots(ctx, machine.name, machine.all);
-    const found = present.find((each) => each.name === name);
+    const found = present.find((each) => each.tag === tag);
     requireWhole(machine, found, name, memory);
     const facts = {
       name,
+      tag,
       ...(description === undefined ? {} : { description }),
       ...(saved ? { saved } : {}),
     };

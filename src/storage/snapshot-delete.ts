@@ -5,7 +5,8 @@ import { printable } from '../host/run.ts';
 import { actualSize } from '../host/files.ts';
 import { requireSound } from '../vm/snapshot-disks.ts';
 import { readSnapshots, remember, requireSnapshot, type Snapshot } from '../vm/snapshot-list.ts';
-import { withMachine, type OpenMachine } from './snapshot-machine.ts';
+import { clearBegun, writeBegun, type Begun } from '../vm/snapshot-record.ts';
+import { requireMeant, withMachine, type OpenMachine } from './snapshot-machine.ts';
 
 export interface Deleted {
   readonly snapshot: Snapshot;
@@ -26,15 +27,28 @@ export async function deleteSnapshot(
 ): Promise<Deleted> {
   return withMachine(ctx, instance, disks, async (opened) => {
     const snapshot = requireSnapshot(instance, await readSnapshots(ctx, instance, opened.all), name);
+    requireMeant(opened, snapshot);
     const machine = { ...opened, disks: having(opened, snapshot, disks) };
     await requireSound(machine.disks);
     const before = sizeOf(machine);
-    await machine.snapshots.drop(machine, snapshot);
-    const present = await readSnapshots(ctx, instance, opened.all);
-    requireGone(machine, present, name);
-    await remember(ctx, instance, present);
+    await dropSnapshot(ctx, machine, snapshot);
     return { snapshot, freed: Math.max(0, before - sizeOf(machine)) };
   });
+}
+
+/** Deletes a snapshot from the disks of a machine that is open. @throws Failure `process` if it is still there afterwards */
+export async function dropSnapshot(ctx: Context, machine: OpenMachine, snapshot: Snapshot): Promise<void> {
+  // A power cut leaves clusters that belong to nothing; the next command frees them.
+  await writeBegun(ctx, machine.name, begunOf(machine, snapshot));
+  await machine.snapshots.drop(machine, snapshot);
+  const present = await readSnapshots(ctx, machine.name, machine.all);
+  requireGone(machine, present, snapshot);
+  await remember(ctx, machine.name, present);
+  await clearBegun(ctx, machine.name);
+}
+
+function begunOf({ disks }: OpenMachine, { tag }: Snapshot): Begun {
+  return { verb: 'delete', name: tag, disks: disks.map((disk) => disk.name), memory: false };
 }
 
 function having(
@@ -64,9 +78,9 @@ function having(
   return chosen;
 }
 
-function requireGone({ disks }: OpenMachine, present: readonly Snapshot[], name: string): void {
+function requireGone({ disks }: OpenMachine, present: readonly Snapshot[], { name, tag }: Snapshot): void {
   const left = present
-    .find((each) => each.name === name)
+    .find((each) => each.tag === tag)
     ?.parts.filter((part) => disks.some((disk) => disk.name === part.disk));
   if (!left || left.length === 0) return;
   throw new Failure('process', `the snapshot ${JSON.stringify(name)} was deleted, and is still there`, {

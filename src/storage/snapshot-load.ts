@@ -9,7 +9,7 @@ import { checkStart } from '../vm/admission.ts';
 import { requireSound, type SnapshotDisk } from '../vm/snapshot-disks.ts';
 import { readSnapshots, requireSnapshot, type Snapshot } from '../vm/snapshot-list.ts';
 import { clashOf, usesOfOthers } from '../vm/storage-users.ts';
-import { withMachine, type OpenMachine } from './snapshot-machine.ts';
+import { requireMeant, withMachine, type OpenMachine } from './snapshot-machine.ts';
 
 export interface LoadSnapshot {
   /** Only these disks are taken back; all that have the snapshot if empty. */
@@ -43,6 +43,7 @@ export async function loadSnapshot(
 ): Promise<Loaded> {
   return withMachine(ctx, instance, wanted.disks, async (opened) => {
     const snapshot = requireSnapshot(instance, await readSnapshots(ctx, instance, opened.all), name);
+    requireMeant(opened, snapshot);
     const machine = { ...opened, disks: disksToLoad(opened, snapshot, wanted) };
     await requireSound(machine.disks);
     await refuseDependents(ctx, machine);

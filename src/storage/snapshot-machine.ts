@@ -4,6 +4,8 @@ import type { Context } from '../host/context.ts';
 import { chooseDisks, disksOf, type SnapshotDisk } from '../vm/snapshot-disks.ts';
 import type { SnapshotDriver, SnapshotMachine } from '../vm/snapshot-driver.ts';
 import { settleBegun } from '../vm/snapshot-begun.ts';
+import { readSnapshots, type Snapshot } from '../vm/snapshot-list.ts';
+import { readBegun } from '../vm/snapshot-record.ts';
 import { driverOf } from '../vm/drivers.ts';
 import type { Driver } from '../vm/driver.ts';
 import { withInstanceLock } from '../vm/lifecycle.ts';
@@ -19,6 +21,8 @@ export interface OpenMachine extends SnapshotMachine {
   readonly all: readonly SnapshotDisk[];
   /** Names of disks that can't. */
   readonly others: readonly string[];
+  /** What there was before something that was cut off has been settled. */
+  readonly before: readonly Snapshot[];
 }
 
 /**
@@ -51,6 +55,7 @@ async function openMachine(
   const set = await disksOf(ctx, instance);
   const driver = driverOf(ctx, instance);
   const running = found.status === 'running';
+  const before = readBegun(ctx, name) ? await readSnapshots(ctx, name, set.disks) : [];
   await settleBegun(ctx, { instance, running, disks: set.disks }, driver.snapshots);
   return {
     name,
@@ -59,9 +64,26 @@ async function openMachine(
     disks: chooseDisks(name, set, wanted),
     all: set.disks,
     others: set.others,
+    before,
     driver,
     snapshots: driver.snapshots,
   };
+}
+
+/**
+ * A snapshot that was cut off while it was taken in the place of another one, or that one, may have had the name before.
+ * @throws Failure `wrong-state` if the name is another one's by now
+ */
+export function requireMeant({ name: machine, before }: OpenMachine, { name, tag }: Snapshot): void {
+  const seen = before.find((each) => each.name === name);
+  if (seen === undefined || seen.tag === tag) return;
+  throw new Failure(
+    'wrong-state',
+    `another snapshot of "${machine}" has the name ${JSON.stringify(name)} now that what was cut off is settled`,
+    {
+      hint: `zfsdev snapshot list ${machine} shows what there is; the same command again means the one of now`,
+    },
+  );
 }
 
 /** @throws Failure `wrong-state` for a running machine that stands still: its guest can't be asked for anything. */

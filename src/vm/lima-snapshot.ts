@@ -22,14 +22,14 @@ export function limaSnapshots(ctx: Context, channel: (instance: Instance) => Cha
       return undefined;
     },
     forget: (machine, name) => drop({ ...ctx, signal: new AbortController().signal }, machine, name),
-    drop: (machine, { name }) => drop(ctx, machine, name),
-    revert: (machine, { name }) => run(ctx, 'apply', machine, name),
+    drop: (machine, { tag }) => drop(ctx, machine, tag),
+    revert: (machine, { tag }) => run(ctx, 'apply', machine, tag),
     checkRestore: (machine, snapshot) => checkRestore(ctx, machine, snapshot),
-    restore: async (machine, { name }, _undo, deadline) => {
+    restore: async (machine, { tag }, _undo, deadline) => {
       const way = channel(machine.instance);
       // A guest of before knows nothing of a connection that was made since: whoever kept it would wait in vain.
       await way.close();
-      await run(ctx, 'apply', machine, name);
+      await run(ctx, 'apply', machine, tag);
       await setClock(ctx, way);
       await requirePool(ctx, machine.instance, way, deadline());
       return machine.instance;

@@ -54,12 +54,15 @@ async function saveMemory(ctx: Context, qmp: Qmp, machine: SnapshotMachine, name
 
 /** Deletes a snapshot of a running machine from all of the disks that have it. QEMU calls it done if none has it. */
 export async function dropLive(ctx: Context, machine: SnapshotMachine, name: string): Promise<void> {
-  await withQmp(ctx, machine, async (qmp) => {
-    const listed = await listedBy(ctx, qmp, machine);
-    const having = machine.disks.filter(({ node }) => listed.get(node)?.some((each) => each.name === name));
-    if (having.length === 0) return;
-    await runSnapshotJob(qmp, 'snapshot-delete', taskOf(having, name), await watchOf(ctx, machine));
-  });
+  await withQmp(ctx, machine, (qmp) => dropBy(ctx, qmp, machine, name));
+}
+
+/** As `dropLive`, in a conversation that goes on: QEMU has one at a time. */
+export async function dropBy(ctx: Context, qmp: Qmp, machine: SnapshotMachine, name: string): Promise<void> {
+  const listed = await listedBy(ctx, qmp, machine);
+  const having = machine.disks.filter(({ node }) => listed.get(node)?.some((each) => each.name === name));
+  if (having.length === 0) return;
+  await runSnapshotJob(qmp, 'snapshot-delete', taskOf(having, name), await watchOf(ctx, machine));
 }
 
 /**
@@ -81,7 +84,7 @@ export async function recoverLive(
       'wrong-state',
       `"${name}" could not be taken back to ${JSON.stringify(load)} and must not run on: ${job.error}`,
       {
-        hint: `zfsdev stop --force ${name} && zfsdev start ${name} boots it with its disks as they were before`,
+        hint: `zfsdev stop --force ${name} && zfsdev start ${name} boots it${machine.disks.length > 1 ? ' with its disks as they were before' : ''}`,
       },
     );
   });

@@ -12,7 +12,7 @@ import { clearMemoryLeft } from '../qemu/qcow2-snapshots.ts';
 import { noRoom, readTable, withAdvice, type SnapshotDisk } from './snapshot-disks.ts';
 import type { SnapshotMachine } from './snapshot-driver.ts';
 import type { Snapshot } from './snapshot-list.ts';
-import { clearBegun, writeBegun, type Begun } from './snapshot-record.ts';
+import { clearBegun, readBegun, writeBegun, type Begun } from './snapshot-record.ts';
 
 /** Takes a snapshot of a stopped machine, disk by disk. */
 export async function takeOffline(ctx: Context, { disks }: SnapshotMachine, name: string): Promise<void> {
@@ -33,6 +33,11 @@ export async function giveBackMemory(ctx: Context, disk: OpenedDisk): Promise<vo
   if (await clearMemoryLeft(disk.path)) await repairLeaks(ctx, disk);
 }
 
+/** Frees what a QEMU or qemu-img that was killed has left in the disks of a stopped machine. */
+export async function freeLeaks(ctx: Context, { disks }: SnapshotMachine): Promise<void> {
+  for (const disk of disks) await onDisk(disk.path, () => repairLeaks(ctx, disk));
+}
+
 async function countOf(path: string, name: string): Promise<number> {
   const { snapshots = [] } = (await readTable(path)) ?? {};
   return snapshots.filter((each) => each.name === name).length;
@@ -45,18 +50,17 @@ async function countOf(path: string, name: string): Promise<number> {
 export async function revert(ctx: Context, machine: SnapshotMachine, snapshot: Snapshot): Promise<void> {
   const { disks, instance } = machine;
   const places = disks.map((disk) => ({ disk, id: idOn(snapshot, disk) }));
-  const [only, ...more] = places;
-  if (only === undefined) return;
-  if (more.length === 0) return onDisk(only.disk.path, () => applySnapshot(ctx, only.disk, only.id));
   await writeBegun(ctx, instance.name, loadOf(machine, snapshot.name));
   try {
-    for (const { disk } of places) await onDisk(disk.path, () => createSnapshot(ctx, disk, beforeLoad));
+    // A single disk is taken back at one moment.
+    if (places.length > 1)
+      for (const { disk } of places) await onDisk(disk.path, () => createSnapshot(ctx, disk, beforeLoad));
     for (const { disk, id } of places) await onDisk(disk.path, () => applySnapshot(ctx, disk, id));
   } catch (error) {
     await rolledBack(ctx, machine);
     throw error;
   }
-  await dropOffline(ctx, machine, beforeLoad);
+  if (places.length > 1) await dropOffline(ctx, machine, beforeLoad);
   await clearBegun(ctx, instance.name);
 }
 
@@ -70,12 +74,13 @@ export function loadOf({ disks }: SnapshotMachine, name: string): Begun {
  * was changed; and it is only let go of once all of them are back, or none has to be. Runs to its end, also after an interrupt.
  */
 export async function rollBack(ctx: Context, machine: SnapshotMachine): Promise<void> {
+  if (readBegun(ctx, machine.instance.name) === undefined) return;
   const calm: Context = { ...ctx, signal: new AbortController().signal };
   const kept = await Promise.all(
     machine.disks.map(async (disk) => ({ disk, id: await newestOf(disk, beforeLoad) })),
   );
-  for (const { disk } of kept) await repairLeaks(calm, disk);
-  if (kept.every(({ id }) => id !== undefined))
+  await freeLeaks(calm, machine);
+  if (kept.length > 1 && kept.every(({ id }) => id !== undefined))
     for (const { disk, id } of kept) await onDisk(disk.path, () => applySnapshot(calm, disk, id ?? ''));
   await dropOffline(calm, machine, beforeLoad);
   await clearBegun(calm, machine.instance.name);

@@ -12,6 +12,7 @@ import { runSnapshotJob } from '../qemu/snapshot-job.ts';
 import { requireRecorded } from './disk-plan.ts';
 import type { Instance } from './instance.ts';
 import { findMachine, killMachine } from './machine-process.ts';
+import { dropBy } from './qemu-snapshot-live.ts';
 import { loadOf, rollBack, rolledBack } from './qemu-snapshot-offline.ts';
 import { launch } from './qemu-start.ts';
 import { requireSameMachine, savedMachine } from './saved-machine.ts';
@@ -31,11 +32,11 @@ export async function checkLiveRestore(
   const { instance, running, disks } = machine;
   for (const { path } of disks) {
     const { snapshots = [] } = (await readTable(path)) ?? {};
-    const same = snapshots.filter(({ id, name }) => id === snapshot.name || name === snapshot.name);
+    const same = snapshots.filter(({ id, name }) => id === snapshot.tag || name === snapshot.tag);
     if (same.length < 2) continue;
     throw new Failure(
       'unsupported',
-      `${JSON.stringify(snapshot.name)} is the name or number of ${same.length} snapshots in ${path}, and QEMU might load the wrong one`,
+      `${JSON.stringify(snapshot.tag)} is the name or number of ${same.length} snapshots in ${path}, and QEMU might load the wrong one`,
       { hint: 'with --no-memory only the disks are taken back, to the newest of them' },
     );
   }
@@ -75,6 +76,7 @@ export async function restoreLive(
         await rolledBack(calm, machine);
       } else {
         await clearBegun(calm, instance.name);
+        await dropBy(calm, qmp, machine, beforeLoad).catch(() => undefined);
         await patiently(calm, qmp, machine, 'cont');
       }
       throw isFull(error) ? noRoom(error) : error;
@@ -83,7 +85,7 @@ export async function restoreLive(
       await loadMemory(calm, qmp, machine, snapshot);
     } catch (error) {
       await killMachine(calm, ctx.paths.instance(instance.name).pid);
-      if (machine.disks.length > 1) await rolledBack(calm, machine);
+      await rolledBack(calm, machine);
       throw lost(instance.name, snapshot.name, error);
     }
     await patiently(calm, qmp, machine, 'cont');
@@ -117,7 +119,7 @@ export async function restoreStopped(
   const paths = ctx.paths.instance(instance.name);
   const accelerator = snapshot.saved?.accelerator ?? instance.state.accelerator ?? 'tcg';
   const still: Instance = { ...instance, state: { ...instance.state, accelerator } };
-  if (machine.disks.length > 1) undo.add('its half-loaded disks', () => rollBack(ctx, machine));
+  undo.add('its half-loaded disks', () => rollBack(ctx, machine));
   undo.add('the running machine', () => killMachine(ctx, paths.pid));
   const running = await launch(ctx, still, undo, 'paused');
   const started: SnapshotMachine = { ...machine, instance: running, running: true };
@@ -139,8 +141,8 @@ async function keepDisks(
   machine: SnapshotMachine,
   snapshot: Snapshot,
 ): Promise<void> {
-  if (machine.disks.length === 1) return;
   await writeBegun(ctx, machine.instance.name, loadOf(machine, snapshot.name));
+  if (machine.disks.length === 1) return;
   await snapshotDisks(ctx, qmp, machine, beforeLoad);
 }
 
@@ -157,11 +159,12 @@ async function loadMemory(
     const watch = await watchOf(ctx, machine, (moved) =>
       progress(`${formatBytes(moved)} read, of ${formatBytes(snapshot.memory)}`),
     );
-    await runSnapshotJob(qmp, 'snapshot-load', taskOf(machine.disks, snapshot.name, holder), watch);
+    await runSnapshotJob(qmp, 'snapshot-load', taskOf(machine.disks, snapshot.tag, holder), watch);
   });
-  if (machine.disks.length === 1) return;
-  const kept = taskOf(machine.disks, beforeLoad);
-  await runSnapshotJob(qmp, 'snapshot-delete', kept, await watchOf(ctx, machine));
+  if (machine.disks.length > 1) {
+    const kept = taskOf(machine.disks, beforeLoad);
+    await runSnapshotJob(qmp, 'snapshot-delete', kept, await watchOf(ctx, machine));
+  }
   await clearBegun(ctx, machine.instance.name);
 }
 

@@ -1,12 +1,11 @@
 import type { UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { repairLeaks } from '../qemu/img-snapshot.ts';
 import type { Instance } from './instance.ts';
 import { findMachine } from './machine-process.ts';
 import { checkMemory } from './memory-blockers.ts';
 import { dropLive, recoverLive, takeLive } from './qemu-snapshot-live.ts';
-import { dropOffline, revert, rollBack, takeOffline } from './qemu-snapshot-offline.ts';
+import { dropOffline, freeLeaks, revert, rollBack, takeOffline } from './qemu-snapshot-offline.ts';
 import { checkLiveRestore, restoreLive, restoreStopped } from './qemu-snapshot-restore.ts';
 import type { SnapshotDriver, SnapshotMachine } from './snapshot-driver.ts';
 import type { Snapshot } from './snapshot-list.ts';
@@ -23,7 +22,7 @@ export function qemuSnapshots(ctx: Context): SnapshotDriver {
     recover: (machine, begun) => recover(ctx, machine, begun),
     forget: (machine, name) => forget(ctx, machine, name),
     drop: (machine, snapshot) =>
-      machine.running ? dropLive(ctx, machine, snapshot.name) : dropOffline(ctx, machine, snapshot.name),
+      machine.running ? dropLive(ctx, machine, snapshot.tag) : dropOffline(ctx, machine, snapshot.tag),
     revert: (machine, snapshot) => revert(ctx, machine, snapshot),
     checkRestore: (machine, snapshot) => checkLiveRestore(ctx, machine, snapshot),
     restore: (machine, snapshot, undo, deadline) => restore(ctx, machine, snapshot, undo, deadline),
@@ -48,12 +47,16 @@ async function forget(ctx: Context, machine: SnapshotMachine, name: string): Pro
   const { pid } = ctx.paths.instance(machine.instance.name);
   if ((await findMachine(calm, pid)) !== undefined) return dropLive(calm, machine, name);
   // A QEMU that was killed may have left clusters that belong to nothing.
-  for (const disk of machine.disks) await repairLeaks(calm, disk);
+  await freeLeaks(calm, machine);
   await dropOffline(calm, machine, name);
 }
 
-/** As `SnapshotDriver.recover`. */
+/**
+ * As `SnapshotDriver.recover`. A QEMU whose power is cut in the middle has written down first what it takes, and last what it gives
+ * back: whatever it was at, clusters may be left that belong to nothing.
+ */
 async function recover(ctx: Context, machine: SnapshotMachine, { verb, name }: Begun): Promise<void> {
   if (machine.running) return recoverLive(ctx, machine, verb === 'load' ? name : undefined);
-  if (verb === 'load') await rollBack(ctx, machine);
+  if (verb === 'load') return rollBack(ctx, machine);
+  await freeLeaks(ctx, machine);
 }

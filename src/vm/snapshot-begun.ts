@@ -29,20 +29,29 @@ async function settleCreate(
   ctx: Context,
   { machine, set }: { readonly machine: SnapshotMachine; readonly set: SnapshotMachine },
   snapshots: SnapshotDriver,
-  { name, memory, description }: Begun,
+  { name: tag, as: name = tag, memory, description }: Begun,
 ): Promise<void> {
   const present = await readSnapshots(ctx, machine.instance.name, machine.disks);
-  const found = present.find((each) => each.name === name);
+  const found = present.find((each) => each.tag === tag);
   const isWhole =
     found !== undefined &&
     set.disks.every((disk) => found.parts.some((part) => part.disk === disk.name)) &&
     (!memory || found.memory > 0);
   if (isWhole) {
-    const facts = { name, ...(description === undefined ? {} : { description }) };
-    return remember(ctx, machine.instance.name, present, facts);
+    const facts = { name, tag, ...(description === undefined ? {} : { description }) };
+    await remember(ctx, machine.instance.name, present, facts);
+    if (present.some((each) => each.tag === name && name !== tag))
+      warn(
+        ctx,
+        `the older ${JSON.stringify(name)} is still there; until it is deleted the new one is listed as ${JSON.stringify(tag)}`,
+      );
+    return;
   }
-  await snapshots.forget(set, name);
+  await snapshots.forget(set, tag);
   if (!found) return;
-  const text = `the snapshot ${JSON.stringify(name)} was cut off before it was whole, and was taken away`;
+  warn(ctx, `the snapshot ${JSON.stringify(name)} was cut off before it was whole, and was taken away`);
+}
+
+function warn(ctx: Context, text: string): void {
   ctx.emit({ type: 'notice', level: 'warning', text });
 }

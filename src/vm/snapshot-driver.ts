@@ -17,7 +17,7 @@ export interface SnapshotDriver {
   /** Looks whether it takes such a snapshot at all, before anything is changed. @throws Failure `unsupported` */
   checkTake(machine: SnapshotMachine, name: string, memory: boolean): Promise<void>;
   /** Takes one of a running machine or of a stopped one, on all disks or on none; gives what its memory needs to go on. */
-  take(machine: SnapshotMachine, name: string, memory: boolean): Promise<SavedMachine | undefined>;
+  take(machine: SnapshotMachine, tag: string, memory: boolean): Promise<SavedMachine | undefined>;
   /**
    * Has an end come to what a zfsdev that was killed left begun: nothing of it goes on in the background afterwards, and of one that
    * was being loaded the disks are of one moment again. Drivers whose sets have one disk have nothing to do.
@@ -25,7 +25,7 @@ export interface SnapshotDriver {
    */
   recover?(machine: SnapshotMachine, begun: Begun): Promise<void>;
   /** Takes away whatever `take` has left, whether the machine still runs or not. */
-  forget(machine: SnapshotMachine, name: string): Promise<void>;
+  forget(machine: SnapshotMachine, tag: string): Promise<void>;
   /** Deletes one, the machine running or not. */
   drop(machine: SnapshotMachine, snapshot: Snapshot): Promise<void>;
   /** Takes the disks of a stopped machine back. */

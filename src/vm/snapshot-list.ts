@@ -7,6 +7,7 @@ import {
   isAbout,
   readBegun,
   readEntries,
+  tagOf,
   writeEntries,
   type Begun,
   type SavedMachine,
@@ -23,9 +24,14 @@ export interface SnapshotPart {
   readonly memory: number;
 }
 
-/** A snapshot of a machine: what its disks hold under one name. */
+/** A snapshot of a machine: what its disks hold under one tag. */
 export interface Snapshot {
   readonly name: string;
+  /**
+   * What the disks call it: another name if it was taken in the place of one of its name, which QEMU can't rename. As long as the
+   * older one is there as well, that is its name.
+   */
+  readonly tag: string;
   /** Of its newest part. */
   readonly date: number;
   /** Bytes; 0 for one of the disks alone. */
@@ -51,33 +57,39 @@ export async function readSnapshots(
   const tables = await Promise.all(
     disks.map(async ({ name, path }) => ({ name, table: await readTable(path) })),
   );
-  const byName = new Map<string, SnapshotPart[]>();
+  const byTag = new Map<string, SnapshotPart[]>();
   for (const { name: disk, table } of tables) {
     // A table has the oldest first.
     for (const { id, name, date, memory } of (table?.snapshots ?? []).toReversed())
-      byName.set(name, [...(byName.get(name) ?? []), { disk, id, date, memory }]);
+      byTag.set(name, [...(byTag.get(name) ?? []), { disk, id, date, memory }]);
   }
-  return [...byName]
-    .map(([name, parts]) => snapshotOf(name, parts, entries, begun))
+  const present = entries.filter((entry) => isAbout(entry, tagOf(entry), byTag.get(tagOf(entry)) ?? []));
+  const nameOf = (tag: string, entry: SnapshotEntry | undefined): string => {
+    if (entry?.tag === undefined || byTag.has(entry.name)) return tag;
+    return present.findLast(({ name }) => name === entry.name) === entry ? entry.name : tag;
+  };
+  return [...byTag]
+    .map(([tag, parts]) => {
+      const entry = present.find((each) => tagOf(each) === tag);
+      return snapshotOf({ tag, name: nameOf(tag, entry), parts }, entry, begun);
+    })
     .sort((a, b) => a.date - b.date);
 }
 
 function snapshotOf(
-  name: string,
-  parts: readonly SnapshotPart[],
-  entries: readonly SnapshotEntry[],
+  found: Pick<Snapshot, 'name' | 'tag' | 'parts'>,
+  entry: SnapshotEntry | undefined,
   begun: Begun | undefined,
 ): Snapshot {
-  const entry = entries.find((each) => isAbout(each, name, parts));
-  const taking = begun?.verb === 'load' ? beforeLoad : begun?.name;
-  const wanted = taking === name ? (begun?.disks ?? []) : [];
+  const { tag, parts } = found;
+  const taking = begun && { create: begun.name, load: beforeLoad, delete: undefined }[begun.verb];
+  const wanted = taking === tag ? (begun?.disks ?? []) : [];
   const set = entry ? entry.parts.map(({ disk }) => disk) : wanted;
   const has = (disk: string): boolean => parts.some((part) => part.disk === disk);
   return {
-    name,
+    ...found,
     date: Math.max(...parts.map(({ date }) => date)),
     memory: Math.max(...parts.map(({ memory }) => memory)),
-    parts,
     lost: set.filter((disk) => !has(disk)),
     ...(entry?.description === undefined ? {} : { description: entry.description }),
     ...(entry?.saved === undefined ? {} : { saved: entry.saved }),
@@ -103,15 +115,21 @@ export async function remember(
   ctx: Context,
   machine: InstanceName,
   present: readonly Snapshot[],
-  fresh?: Pick<Snapshot, 'name' | 'description' | 'saved'>,
+  fresh?: Pick<Snapshot, 'name' | 'tag' | 'description' | 'saved'>,
 ): Promise<void> {
   const known = readEntries(ctx, machine);
   const kept = known.filter(
-    (entry) => entry.name !== fresh?.name && present.some(({ name, parts }) => isAbout(entry, name, parts)),
+    (entry) => tagOf(entry) !== fresh?.tag && present.some(({ tag, parts }) => isAbout(entry, tag, parts)),
   );
-  const found = present.find(({ name }) => name === fresh?.name);
-  const entry = fresh &&
-    found && { ...fresh, parts: found.parts.map(({ disk, id, date }) => ({ disk, id, date })) };
-  const entries = entry ? [...kept, entry] : kept;
+  const found = present.find(({ tag }) => tag === fresh?.tag);
+  const entries = fresh && found ? [...kept, entryOf(fresh, found)] : kept;
   if (entries.length > 0 || known.length > 0) await writeEntries(ctx, machine, entries);
+}
+
+function entryOf(
+  { name, tag, ...facts }: Pick<Snapshot, 'name' | 'tag' | 'description' | 'saved'>,
+  { parts }: Snapshot,
+): SnapshotEntry {
+  const bare = parts.map(({ disk, id, date }) => ({ disk, id, date }));
+  return { name, ...(tag === name ? {} : { tag }), ...facts, parts: bare };
 }

@@ -16,14 +16,19 @@ const savedSchema = v.object({
 });
 const entrySchema = v.object({
   name: v.string(),
+  /** What the disks call it, where that is not its name: it was taken in the place of another one of its name. */
+  tag: v.optional(v.string()),
   description: v.optional(v.string()),
   /** The whole set, as it was taken. */
   parts: v.array(partSchema),
   saved: v.optional(savedSchema),
 });
 const begunSchema = v.object({
-  verb: v.picklist(['create', 'load']),
+  verb: v.picklist(['create', 'load', 'delete']),
+  /** What the disks call it. */
   name: v.string(),
+  /** The name of one that is taken in the place of another one. */
+  as: v.optional(v.string()),
   /** Of all disks of the set. */
   disks: v.array(v.string()),
   /** One is taken with memory. */
@@ -99,10 +104,15 @@ async function writeRecord(
   await writeFileAtomically(path, `${JSON.stringify(record, null, 2)}\n`);
 }
 
-/** Whether an entry is about what is there: any of its parts, by name, id and date. */
-export function isAbout(entry: SnapshotEntry, name: string, parts: readonly RecordedPart[]): boolean {
+/** What the disks call the snapshot that an entry is about. */
+export function tagOf({ name, tag }: SnapshotEntry): string {
+  return tag ?? name;
+}
+
+/** Whether an entry is about what is there: any of its parts, by tag, id and date. */
+export function isAbout(entry: SnapshotEntry, tag: string, parts: readonly RecordedPart[]): boolean {
   return (
-    entry.name === name &&
+    tagOf(entry) === tag &&
     entry.parts.some((known) =>
       parts.some(({ disk, id, date }) => known.disk === disk && known.id === id && known.date === date),
     )

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { readDisk } from '../../src/qemu/qcow2.ts';
+import { leaveReferences, readReferences } from '../support/qcow2.ts';
 import { fakeQemu, Refused, type FakeQemu, type Properties } from './qemu-disks.ts';
 
 const run = promisify(execFile);
@@ -33,6 +34,8 @@ export const memorySize = 2 ** 20;
 export async function snapshotQemu(path: string, files: ReadonlyMap<string, string>): Promise<SnapshotQemu> {
   let dead = false;
   let jobs: readonly Job[] = [];
+  /** What QEMU has not written down yet of what it is at. */
+  let unwritten: () => Promise<void> = () => Promise.resolve();
   const step = async (name: string): Promise<void> => {
     self.steps.push(name);
     await self.onStep(name);
@@ -62,9 +65,14 @@ export async function snapshotQemu(path: string, files: ReadonlyMap<string, stri
     tag: string,
   ): Promise<void> => {
     for (const node of nodes) {
-      await run('qemu-img', ['snapshot', '-q', flag, tag, fileOf(node)]);
+      const file = fileOf(node);
+      const before = await readReferences(file);
+      await run('qemu-img', ['snapshot', '-q', flag, tag, file]);
+      // What it gives back it writes down last.
+      unwritten = () => leaveReferences(file, before);
       await step(`${command} ${node}`);
     }
+    unwritten = () => Promise.resolve();
   };
   const job = async (type: string, args: Properties): Promise<object> => {
     const [tag, nodes] = [String(args['tag']), args['devices'] as readonly string[]];
@@ -140,6 +148,7 @@ export async function snapshotQemu(path: string, files: ReadonlyMap<string, stri
     jobFails: undefined,
     die: async () => {
       dead = true;
+      await unwritten();
       await qemu.close();
     },
   };

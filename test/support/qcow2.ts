@@ -1,3 +1,5 @@
+import { open, readFile } from 'node:fs/promises';
+
 /** What a made-up qcow2 says of itself. */
 export interface Header {
   readonly backing?: string;
@@ -35,4 +37,30 @@ export function header(size: number, options: Header = {}): Buffer {
     bytes.writeUInt32BE(bytes.write(options.backing, 512), 16);
   }
   return bytes;
+}
+
+/** How often each cluster of a small qcow2 is used, as its first block of 16-bit counts has it. */
+export async function readReferences(path: string): Promise<Uint16Array> {
+  const bytes = await readFile(path);
+  const at = blockOf(bytes);
+  return Uint16Array.from({ length: 2 ** bytes.readUInt32BE(20) / 2 }, (_, i) =>
+    bytes.readUInt16BE(at + i * 2),
+  );
+}
+
+/** Has each cluster be used at least as often as before: none that was given back since is free. They are leaked by that. */
+export async function leaveReferences(path: string, before: Uint16Array): Promise<void> {
+  const now = await readReferences(path);
+  const block = Buffer.alloc(now.length * 2);
+  now.forEach((count, i) => block.writeUInt16BE(Math.max(count, before[i] ?? 0), i * 2));
+  const file = await open(path, 'r+');
+  try {
+    await file.write(block, 0, block.length, blockOf(await readFile(path)));
+  } finally {
+    await file.close();
+  }
+}
+
+function blockOf(bytes: Buffer): number {
+  return Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(48))));
 }

@@ -1,7 +1,7 @@
-import { existsSync, readFileSync, symlinkSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { existsSync, symlinkSync } from 'node:fs';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
 import { parseName } from '../../../src/core/names.ts';
 import { UndoStack } from '../../../src/core/undo.ts';
 import { lock } from '../../../src/host/lock.ts';
@@ -10,62 +10,24 @@ import { diskFromOptions } from '../../../src/storage/disk-definition.ts';
 import type { DiskDevice } from '../../../src/template/storage.ts';
 import { layOutStorage } from '../../../src/vm/storage-files.ts';
 import { readInstance } from '../../../src/vm/store.ts';
-import { callIn } from '../../support/call.ts';
-import { testContext, type TestContext } from '../../support/context.ts';
 import { stoppedInstance } from '../../support/instances.ts';
 import { done, refused } from '../../support/outcome.ts';
-import { shell, type Result, type Shell } from '../../support/zfsdev.ts';
-
-const MiB = 2 ** 20;
-
-let ctx: TestContext;
-let zfsdev: Shell;
-let folder: string;
-let root: string;
-
-const qemu = (program: 'qemu-img' | 'qemu-io', ...args: string[]): string =>
-  callIn(ctx.folder, program, ...args);
-
-beforeEach(async () => {
-  ctx = await testContext();
-  zfsdev = shell(ctx.paths.home, { ZFSDEV_RESERVE: '1B', HOME: ctx.folder });
-  const paths = await stoppedInstance(ctx.paths, 'a', { diskBound: 64 * MiB });
-  [folder, root] = [paths.folder, paths.disk];
-  qemu('qemu-img', 'create', '-q', '-f', 'qcow2', root, '64M');
-});
-afterEach(() => ctx.remove());
-
-const disk = (verb: string, ...args: string[]): Promise<Result> => zfsdev('disk', verb, 'a', ...args);
-const own = (file: string): string => join(folder, 'disks', file);
-const at = (file: string): string => join(ctx.folder, file);
-
-const spec = (): { disk: number; storage?: DiskDevice[] } =>
-  JSON.parse(readFileSync(join(folder, 'spec.json'), 'utf8')) as { disk: number; storage?: DiskDevice[] };
-
-interface Listed {
-  readonly name: string;
-  readonly virtualBytes?: number;
-  readonly actualBytes: number;
-  readonly attached: boolean;
-  readonly plugged: boolean | null;
-  readonly path: string;
-  readonly problem?: string;
-}
-
-async function listed(): Promise<Listed[]> {
-  const { stdout } = await done(disk('list', '--json'));
-  return (JSON.parse(stdout.split('\n').at(-1) ?? '') as { disks: Listed[] }).disks;
-}
-
-const names = async (): Promise<string[]> => (await listed()).map(({ name }) => name);
-const filesIn = async (path: string): Promise<string[]> => (await readdir(path).catch(() => [])).sort();
-
-/** Writes a pattern that is told by its number; beyond the first megabyte. */
-const write = (path: string, format: string, pattern: number): string =>
-  qemu('qemu-io', '-f', format, '-c', `write -P ${pattern} 1M 1M`, path);
-/** qemu-io says so where the pattern isn't there, and exits 0. */
-const holds = (path: string, format: string, pattern: number): boolean =>
-  !qemu('qemu-io', '-f', format, '-c', `read -P ${pattern} 1M 1M`, path).includes('failed');
+import {
+  MiB,
+  at,
+  ctx,
+  disk,
+  filesIn,
+  folder,
+  holds,
+  listed,
+  names,
+  own,
+  qemu,
+  spec,
+  write,
+  zfsdev,
+} from './stopped-disks.ts';
 
 describe('a disk of a stopped machine', () => {
   it('is made, listed beside root, and there at the next start', async () => {
@@ -326,87 +288,3 @@ async function halfAdded(name: string): Promise<DiskDevice> {
 async function writeSpec(storage: readonly DiskDevice[]): Promise<void> {
   await writeFile(join(folder, 'spec.json'), JSON.stringify({ ...spec(), storage }));
 }
-
-describe('a resize', () => {
-  it('grows qcow2, raw and root, keeps what is on them, and tells what is left to do', async () => {
-    await done(disk('add', 'data', '--size', '8MiB'));
-    await done(disk('add', 'blob', '--size', '8MiB', '--type', 'raw'));
-    write(own('data.qcow2'), 'qcow2', 1);
-    write(own('blob.raw'), 'raw', 2);
-    write(root, 'qcow2', 3);
-    expect((await done(disk('resize', 'data', '16MiB'))).stdout).toContain('zpool online -e');
-    await done(disk('resize', 'blob', '16MiB'));
-    expect((await done(disk('resize', 'root', '128MiB'))).stdout).toContain('grows at the next boot');
-    expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([128 * MiB, 16 * MiB, 16 * MiB]);
-    expect([
-      holds(own('data.qcow2'), 'qcow2', 1),
-      holds(own('blob.raw'), 'raw', 2),
-      holds(root, 'qcow2', 3),
-    ]).toEqual([true, true, true]);
-    expect(spec()).toMatchObject({ disk: 128 * MiB, storage: [{ size: 16 * MiB }, { size: 16 * MiB }] });
-    const state = JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as { diskBound: number };
-    expect(state.diskBound).toBeGreaterThanOrEqual(128 * MiB);
-  });
-
-  it('never shrinks a disk', async () => {
-    await done(disk('add', 'data', '--size', '8MiB'));
-    await refused(disk('resize', 'data', '4MiB'), 2, 'would cut off', 'disks only grow');
-    await refused(disk('resize', 'root', '4MiB'), 2, 'would cut off');
-    expect((await listed()).map(({ virtualBytes }) => virtualBytes)).toEqual([64 * MiB, 8 * MiB]);
-    expect((await done(disk('resize', 'data', '8MiB'))).stdout).toContain('had 8MiB, has 8MiB');
-  });
-
-  it('of what is only read is refused', async () => {
-    const file = at('medium.iso');
-    await writeFile(file, '');
-    await truncate(file, MiB);
-    await done(disk('add', 'cd', '--file', file, '--media', 'cdrom'));
-    await refused(disk('resize', 'cd', '2MiB'), 4, 'only read');
-    expect((await disk('list')).stdout).toContain('cdrom');
-  });
-
-  it('that was cut off after the file has grown is written down by the same command', async () => {
-    await done(disk('add', 'data', '--size', '8MiB'));
-    qemu('qemu-img', 'resize', '-q', own('data.qcow2'), '16M');
-    await done(disk('resize', 'data', '16MiB'));
-    expect(spec().storage).toMatchObject([{ size: 16 * MiB }]);
-  });
-
-  it('of a disk with snapshots leaves them as they are', async () => {
-    await done(disk('add', 'data', '--size', '8MiB'));
-    qemu('qemu-img', 'snapshot', '-c', 'one', own('data.qcow2'));
-    await done(disk('resize', 'data', '16MiB'));
-    expect(qemu('qemu-img', 'check', own('data.qcow2'))).toContain('No errors');
-    expect(qemu('qemu-img', 'snapshot', '-l', own('data.qcow2'))).toContain('one');
-  });
-});
-
-describe('a snapshot', () => {
-  it('of before a disk went is told to be no longer whole, and not loaded as if it were', async () => {
-    await done(disk('add', 'data', '--size', '8MiB'));
-    await done(zfsdev('snapshot', 'create', 'a', 'both'));
-    await done(disk('detach', 'data'));
-    await refused(zfsdev('snapshot', 'load', 'a', 'both'), 4, 'no longer whole: data', '--disk root');
-    await done(disk('attach', 'data'));
-    await done(zfsdev('snapshot', 'load', 'a', 'both'));
-  });
-});
-
-describe('a file that can not be written to', () => {
-  it('is refused before anything is done to it', async () => {
-    const file = at('fixed.qcow2');
-    qemu('qemu-img', 'create', '-q', '-f', 'qcow2', file, '8M');
-    const before = await readFile(file);
-    await chmod(file, 0o400);
-    const isRoot = process.getuid?.() === 0;
-    if (isRoot) callIn(dirname(file), 'chattr', '+i', file);
-    try {
-      await refused(disk('add', 'fixed', '--file', file), 1, `can't be written to`);
-      await done(disk('add', 'fixed', '--file', file, '--readonly'));
-      await refused(disk('resize', 'fixed', '9MiB'), 4, 'only read');
-      expect((await readFile(file)).equals(before)).toBe(true);
-    } finally {
-      if (isRoot) callIn(dirname(file), 'chattr', '-i', file);
-    }
-  });
-});

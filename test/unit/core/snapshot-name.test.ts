@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { parseSnapshotName } from '../../../src/core/snapshot-name.ts';
+import { freeTag, parseSnapshotName } from '../../../src/core/snapshot-name.ts';
 import type { Failure } from '../../../src/core/errors.ts';
 
 it.each([
@@ -36,4 +36,15 @@ it.each([
   } catch (error) {
     expect((error as Failure).exitCode).toBe(2);
   }
+});
+
+it.each([
+  ['one', [], 'one.other'],
+  ['one', ['one.other', 'one.other2'], 'one.other3'],
+  ['x'.repeat(255), [], `${'x'.repeat(249)}.other`],
+  // Whole characters, of at most 255 bytes together.
+  [`a${'é'.repeat(127)}`, [], `a${'é'.repeat(124)}.other`],
+])('has a tag for another one called %j beside %j', (name, taken, tag) => {
+  expect(freeTag(name, new Set(taken))).toBe(tag);
+  expect(parseSnapshotName(tag)).toBe(tag);
 });
