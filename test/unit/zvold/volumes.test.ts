@@ -171,6 +171,18 @@ describe('a volume', () => {
     });
   });
 
+  it('that is gone is told to be, also where its device stays', async () => {
+    await create('data');
+    fake.machine.awaitDevice = (path) =>
+      Promise.reject(new ZvolError('DEADLINE_EXCEEDED', `the device ${path} did not go in 120 s`));
+    const failure = await deleteVolume(keeper, 'data').catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      code: 'DEADLINE_EXCEEDED',
+      message: 'the volume "data" is deleted, but the device /dev/zvol/tank/data did not go in 120 s',
+    });
+    expect([...fake.datasets.keys()]).toEqual(['tank']);
+  });
+
   it('goes with its snapshots', async () => {
     await create('data');
     await createSnapshot(keeper, 'data', 'first', '');
