@@ -367,14 +367,18 @@ describe('a qcow2', () => {
   });
 
   it('is cancelled while it is converted, and leaves nothing', async () => {
-    house.convert = (_, { signal, onOutput }) => {
-      onOutput?.('(1.00/100%)');
-      return new Promise((__, reject) =>
-        signal?.addEventListener('abort', () => reject(new ZvolError('CANCELLED', 'ended'))),
-      );
-    };
+    const converting = new Promise<void>((begun) => {
+      house.convert = (_, { signal, onOutput }) => {
+        onOutput?.('(1.00/100%)');
+        begun();
+        return new Promise((__, reject) =>
+          signal?.addEventListener('abort', () => reject(new ZvolError('CANCELLED', 'ended'))),
+        );
+      };
+    });
     const { id } = await house.imports.start(wanted(), path('disk.qcow2'));
-    await expect.poll(() => house.imports.get(id).state).toBe('converting');
+    await converting;
+    expect(house.imports.get(id).state).toBe('converting');
     expect(await house.imports.cancel(id)).toBe(true);
     await expectNothingLeft();
   });
