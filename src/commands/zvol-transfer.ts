@@ -16,6 +16,9 @@ import type { Call } from './zvol.ts';
 const mostLosses = 10;
 const lossPause = 1000;
 
+/** Milliseconds for an import that nobody waits for any more: what it made has to go. */
+const cancelDeadline = 60_000;
+
 /** What a qcow2 begins with. */
 const qcow2Magic = 0x514649fb;
 
@@ -123,7 +126,8 @@ async function fetchInGuest(
       }
     } finally {
       // Nobody waits for it any more.
-      if (ctx.signal.aborted) await client.cancelImport(begun.id).catch(() => undefined);
+      if (ctx.signal.aborted)
+        await client.cancelImport(begun.id, AbortSignal.timeout(cancelDeadline)).catch(() => undefined);
     }
     throw new Failure('interrupted', `the import of ${description.name} was interrupted`);
   });

@@ -40,7 +40,8 @@ export interface ZvoldClient {
   upload(description: ImportDescription, bytes: AsyncIterable<Buffer>): Promise<Import>;
   imports(includeCompleted?: boolean): Promise<Import[]>;
   import(id: string): Promise<Import>;
-  cancelImport(id: string): Promise<{ cancelled: boolean }>;
+  /** @param signal in place of that of `connect`: who tidies up after that one was aborted needs another */
+  cancelImport(id: string, signal?: AbortSignal): Promise<{ cancelled: boolean }>;
   export(
     wanted: { volume: string; snapshot?: string; format?: 'raw' | 'qcow2' },
     signal: AbortSignal,

@@ -39,7 +39,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
     'grpc.max_receive_message_length': 256 * 1024 * 1024,
   });
   const explain = (error: unknown): Error => proxy.problem() ?? failureOf(error, name);
-  const call = <T>(method: string, request: object): Promise<T> =>
+  const call = <T>(method: string, request: object, until = signal): Promise<T> =>
     new Promise((resolve, reject) => {
       const { path, requestSerialize, responseDeserialize } = definition[method] ?? missing(method);
       const begun = client.makeUnaryRequest(
@@ -49,13 +49,14 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
         request,
         { deadline: Date.now() + callDeadline },
         (error, response) => {
-          signal.removeEventListener('abort', cancel);
+          until.removeEventListener('abort', cancel);
           if (error) reject(explain(error));
           else resolve(response as T);
         },
       );
       const cancel = (): void => begun.cancel();
-      signal.addEventListener('abort', cancel, { once: true });
+      until.addEventListener('abort', cancel, { once: true });
+      if (until.aborted) cancel();
     });
   const stream = async function* <T>(method: string, request: object, until: AbortSignal): AsyncGenerator<T> {
     const { path, requestSerialize, responseDeserialize } = definition[method] ?? missing(method);
@@ -145,7 +146,7 @@ export function clientOver(proxy: Proxy, name: string, signal: AbortSignal): Zvo
     imports: async (includeCompleted = false) =>
       (await call<{ imports: Import[] }>('ListImports', { includeCompleted })).imports,
     import: async (id) => (await call<{ import: Import }>('GetImport', { id })).import,
-    cancelImport: (id) => call('CancelImport', { id }),
+    cancelImport: (id, until) => call('CancelImport', { id }, until),
     export: ({ volume, snapshot = '', format = 'raw' }, until) =>
       stream<Export>('Export', { volume, snapshot, format: `EXPORT_FORMAT_${format.toUpperCase()}` }, until),
     watch: (until) => stream<Watched>('Watch', {}, until),

@@ -44,7 +44,7 @@ export async function proxyTo(ctx: Context, name: InstanceName, path?: string): 
 }
 
 /** Opens a socket each of whose connections `connect` leads on. @throws Failure `already-exists`, `usage` */
-async function openProxy(connect: () => Promise<Duplex>, path: string): Promise<Proxy> {
+export async function openProxy(connect: () => Promise<Duplex>, path: string): Promise<Proxy> {
   checkSocketPath(path);
   const open = new Set<Socket>();
   let problem: Error | undefined;
@@ -54,7 +54,10 @@ async function openProxy(connect: () => Promise<Duplex>, path: string): Promise<
     socket.once('close', () => open.delete(socket));
     socket.pause();
     connect().then(
-      (guest) => lead(socket, guest),
+      (guest) => {
+        problem = undefined;
+        lead(socket, guest);
+      },
       (error: unknown) => {
         problem = error instanceof Error ? error : new Error(String(error));
         socket.destroy();
@@ -93,6 +96,8 @@ async function listenPrivately(server: Server, path: string): Promise<void> {
 /** Each end takes the other along. */
 function lead(socket: Socket, guest: Duplex): void {
   guest.on('error', () => socket.destroy());
+  // It was given up while the way to the guest was made.
+  if (socket.destroyed) return void guest.destroy();
   guest.once('close', () => socket.destroy());
   socket.once('close', () => guest.destroy());
   socket.pipe(guest);

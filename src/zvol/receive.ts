@@ -63,7 +63,10 @@ function refuseTaken({ path, overwrite }: Receiving): void {
     throw new Failure('already-exists', `${path} is there already`, { hint: '--overwrite replaces it' });
 }
 
-/** Opens it for this process alone; waits for another one that writes the same. */
+/**
+ * Opens it for this process alone; waits for another one that writes the same. It is the file itself that is locked, not one of the
+ * state home's as for `makeWholeFile`: the place is any folder of the user's, where a zfsdev of another state home may write as well.
+ */
 async function openPart(part: string, signal: AbortSignal): Promise<FileHandle> {
   for (;;) {
     const file = await open(part, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
 import { lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import type { Volume } from './model.ts';
 import { isName, ownIdPrefix } from './names.ts';
@@ -19,7 +19,8 @@ interface Gone {
 
 /**
  * Deletes a volume with its snapshots, and waits until its device is gone.
- * @throws ZvolError `FAILED_PRECONDITION` with all that stands in the way; then nothing of it was deleted
+ * @throws ZvolError `FAILED_PRECONDITION` with all that stands in the way; then nothing of it was deleted. `DEADLINE_EXCEEDED` if
+ *   all of it was, and its device does not go
  */
 export async function deleteVolume(keeper: Keeper, word: string): Promise<void> {
   if (await deletedByName(keeper, word)) return;
@@ -93,6 +94,12 @@ async function destroyedPlainly({ zfs }: Keeper, { dataset, snapshots }: Volume)
 
 async function gone(keeper: Keeper, name: string, { id, origin }: Gone): Promise<void> {
   keeper.hub.tell({ kind: 'volume-deleted', id });
-  await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${name}`, false);
-  if (origin !== '') await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName === origin);
+  try {
+    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${name}`, false);
+  } catch (error) {
+    const code = error instanceof ZvolError ? error.code : 'INTERNAL';
+    throw new ZvolError(code, `the volume "${name}" is deleted, but ${wordsOf(error)}`, error);
+  } finally {
+    if (origin !== '') await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName === origin);
+  }
 }

@@ -195,6 +195,8 @@ function connect(
   return new Promise((resolve, reject) => {
     const call = send(url, {
       signal,
+      // Also while there is no connection yet, which the call's own does not count.
+      timeout: stallAfter,
       lookup: lookupFor(policy),
       headers: {
         'accept-encoding': 'identity',

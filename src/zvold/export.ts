@@ -3,10 +3,10 @@ import { mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from './command.ts';
 import { discard } from './discard.ts';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
 import { makeOwnFolder } from './filling.ts';
 import { findSnapshot, ownFolder, property } from './inventory.ts';
-import { inventory, lockOf, volumeOf, type Keeper } from './keeper.ts';
+import { inventory, withVolume, type Keeper } from './keeper.ts';
 import { watching } from './room.ts';
 import { spoolRoom } from './source.ts';
 
@@ -14,6 +14,8 @@ export interface ExportsOptions {
   readonly command: Command;
   /** A folder of the daemon's own, for qcow2s, which have to be made before they can be sent. */
   readonly folder: string;
+  /** For what nobody is there to be told. */
+  readonly report?: (words: string) => void;
 }
 
 export interface ExportRequest {
@@ -36,6 +38,7 @@ export interface Exported {
   readonly parts: AsyncIterable<Part>;
   /** Of all bytes, zeros included; to be asked once all parts were taken. */
   readonly sha256: () => string;
+  /** Takes away what was made for it; never fails. */
   readonly close: () => Promise<void>;
 }
 
@@ -60,12 +63,14 @@ export class Exports {
   readonly #keeper: Keeper;
   readonly #command: Command;
   readonly #folder: string;
+  readonly #report: (words: string) => void;
   readonly #running = new Set<string>();
 
-  constructor(keeper: Keeper, { command, folder }: ExportsOptions) {
+  constructor(keeper: Keeper, { command, folder, report }: ExportsOptions) {
     this.#keeper = keeper;
     this.#command = command;
     this.#folder = join(folder, 'exports');
+    this.#report = (words) => report?.(words);
   }
 
   /**
@@ -110,6 +115,11 @@ export class Exports {
       try {
         await rm(path, { force: true });
         await discard(this.#keeper, dataset);
+      } catch (error) {
+        // What was exported is whole, or has failed for another reason.
+        this.#report(
+          `${dataset} of an export could not be taken away, and goes when zvold starts again: ${wordsOf(error)}`,
+        );
       } finally {
         this.#running.delete(id);
       }
@@ -129,11 +139,11 @@ export class Exports {
 
   /** @returns bytes of the content */
   async #clone(id: string, dataset: string, word: string, name: string): Promise<number> {
-    const { zfs, machine, locks } = this.#keeper;
-    const volume = await volumeOf(this.#keeper, word);
-    return locks.holding([lockOf.volume(volume.name)], async () => {
+    const { zfs, machine } = this.#keeper;
+    return withVolume(this.#keeper, word, [], async (volume) => {
       const mark = ['-o', `${property.import}=${id}`];
-      const origin = name === '' ? `${volume.dataset}@${id}` : findSnapshot(volume, name).fullName;
+      const snapshot = name === '' ? undefined : findSnapshot(volume, name);
+      const origin = snapshot?.fullName ?? `${volume.dataset}@${id}`;
       await makeOwnFolder(this.#keeper);
       if (name === '') {
         await machine.flush(volume.path);
@@ -145,7 +155,8 @@ export class Exports {
         // It goes with the clone, or at once if there is none.
         if (name === '') await zfs.change('zfs', 'destroy', '-d', origin);
       }
-      return volume.size;
+      // Its volume may have grown since.
+      return snapshot?.size ?? volume.size;
     });
   }
 

@@ -4,9 +4,9 @@ import { ownFolder, property } from './inventory.ts';
 import type { ImportJob, ImportState } from './jobs.ts';
 import { isSuspended, throwIfCalledOff, type Kept } from './kept.ts';
 import { inventory, lockOf, type Keeper } from './keeper.ts';
+import type { Inventory } from './model.ts';
 import { alignSize } from './names.ts';
 import { isFull } from './room.ts';
-import { present } from './volumes.ts';
 
 /** An import, as those see it who do its work. */
 export interface Task {
@@ -66,7 +66,6 @@ export class Filling {
     signal.throwIfAborted();
     const dataset = `${pool}/${ownFolder}/${job.id}`;
     if (!isThere) await this.#create(job, dataset, size);
-    const places = [dataset];
     try {
       const device = `${machine.devices}/${dataset}`;
       await machine.awaitDevice(device, true);
@@ -74,16 +73,16 @@ export class Filling {
       await machine.flush(device);
       throwIfCalledOff(signal);
       if (job.target === 'template') await this.#becomeTemplate(job, dataset, signal);
-      else await this.#becomeVolume(job, dataset, signal, places);
+      else await this.#becomeVolume(job, dataset, signal);
     } catch (error) {
       if (isSuspended(signal)) throw error;
       const meaning = await this.#meaningOf(error);
-      await this.#takeAway(places.at(-1) ?? dataset, meaning);
-      throw meaning;
+      if (!(await this.#isWhole(job, meaning))) throw meaning;
     }
+    await this.#tellMade(job);
   }
 
-  async #create({ id, blockSize }: ImportJob, dataset: string, size: number): Promise<void> {
+  async #create({ id, name, target, blockSize }: ImportJob, dataset: string, size: number): Promise<void> {
     const properties = [`${property.import}=${id}`, `${property.volumeId}=${id}`];
     try {
       await this.#keeper.zfs.change(
@@ -95,7 +94,7 @@ export class Filling {
     } catch (error) {
       // Not refused: it may come about all the same.
       if (error instanceof ZvolError && error.code === 'DEADLINE_EXCEEDED')
-        await this.#takeAway(dataset, error);
+        await this.#isWhole({ id, name, target }, error);
       throw error;
     }
   }
@@ -109,20 +108,46 @@ export class Filling {
     return new ZvolError('RESOURCE_EXHAUSTED', 'the pool was full before all of it was written', error);
   }
 
-  /** @throws ZvolError with what is left, and why, beside what had happened */
-  async #takeAway(dataset: string, why: unknown): Promise<void> {
+  /**
+   * Looks what there is of an import of which a step failed, and takes that away. A step that was given up may have come about all
+   * the same: only what still carries the import's mark is nobody's, wherever it lies by now.
+   * @returns true if it is whole, and stays. @throws ZvolError with what is left, and why, beside what had happened
+   */
+  async #isWhole(
+    { id, name, target }: Pick<ImportJob, 'id' | 'name' | 'target'>,
+    why: unknown,
+  ): Promise<boolean> {
+    let found: Inventory;
     try {
-      await discard(this.#keeper, dataset);
+      found = await inventory(this.#keeper);
     } catch (error) {
-      const left = `${dataset} could not be taken away, and goes when zvold starts again: ${wordsOf(error)}`;
-      this.#report(left);
-      throw new ZvolError(why instanceof ZvolError ? why.code : 'INTERNAL', `${wordsOf(why)}; ${left}`, why);
+      const unknown =
+        'what there is of it could not be told; if it is unfinished, it goes when zvold starts again';
+      throw this.#left(why, `${unknown}: ${wordsOf(error)}`);
     }
+    const unfinished = found.unfinished.find((zvol) => zvol.id === id);
+    if (unfinished) {
+      try {
+        await discard(this.#keeper, unfinished.dataset);
+      } catch (error) {
+        const left = `${unfinished.dataset} could not be taken away, and goes when zvold starts again`;
+        throw this.#left(why, `${left}: ${wordsOf(error)}`);
+      }
+      return false;
+    }
+    const made: readonly { readonly id: string; readonly name: string }[] =
+      target === 'template' ? found.templates : found.volumes;
+    return made.some((each) => each.id === id && each.name === name);
+  }
+
+  #left(why: unknown, words: string): ZvolError {
+    this.#report(words);
+    return new ZvolError(why instanceof ZvolError ? why.code : 'INTERNAL', `${wordsOf(why)}; ${words}`, why);
   }
 
   /** As long as a zvol carries the import's id it is nobody's, and goes at the next start; taking that away is the last step. */
   async #becomeTemplate(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
-    const { zfs, locks, hub } = this.#keeper;
+    const { zfs, locks } = this.#keeper;
     const properties = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`];
     await locks.holding([lockOf.templates], async () => {
       const { templates } = await inventory(this.#keeper);
@@ -132,35 +157,36 @@ export class Filling {
       throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, dataset);
     });
-    await told(async () => {
-      const template = (await inventory(this.#keeper)).templates.find(({ id }) => id === job.id);
-      if (template) hub.tell({ kind: 'template', template });
-    });
   }
 
-  /** @param places where the zvol was, and is */
-  async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal, places: string[]): Promise<void> {
-    const { zfs, pool, locks, hub, machine } = this.#keeper;
+  async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
+    const { zfs, pool, locks, machine } = this.#keeper;
     const target = `${pool}/${job.name}`;
     await locks.holding([lockOf.volume(job.name)], async () => {
       await zfs.change('zfs', 'rename', dataset, target);
-      places.push(target);
       await machine.awaitDevice(`${machine.devices}/${target}`, true);
       throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, target);
-      await told(async () => {
-        hub.tell({ kind: 'volume', volume: await present(this.#keeper, job.name) });
-      });
     });
   }
-}
 
-/** What has come about is not undone since it could not be told. */
-async function told(work: () => Promise<void>): Promise<void> {
-  try {
-    await work();
-  } catch {
-    // Watchers see it with the next thing that they are told of it.
+  /** What has come about is not undone since it could not be told: watchers see it with the next thing they are told of it. */
+  async #tellMade({ id, name, target }: ImportJob): Promise<void> {
+    const { hub, locks } = this.#keeper;
+    if (!hub.isWatched) return;
+    try {
+      // So that nobody is told of its end first.
+      const lock = target === 'template' ? lockOf.templates : lockOf.volume(name);
+      await locks.holding([lock], async () => {
+        const { templates, volumes } = await inventory(this.#keeper);
+        const template = target === 'template' ? templates.find((each) => each.id === id) : undefined;
+        const volume = target === 'volume' ? volumes.find((each) => each.id === id) : undefined;
+        if (template) hub.tell({ kind: 'template', template });
+        if (volume) hub.tell({ kind: 'volume', volume });
+      });
+    } catch {
+      // The pool went away behind the last step.
+    }
   }
 }
 

@@ -13,7 +13,7 @@ import { inventory, type Keeper } from './keeper.ts';
 import type { Zvol } from './model.ts';
 import { alignSize } from './names.ts';
 import { allowedPath, allowedUrl, checkSource, type Policy } from './policy.ts';
-import { isAddress, jobOf, type ImportRequest } from './request.ts';
+import { differenceOf, isAddress, jobOf, type ImportRequest } from './request.ts';
 import { outOfSpace } from './sink.ts';
 import { unlessStalled } from './stall.ts';
 import { Turns } from './turns.ts';
@@ -58,10 +58,10 @@ export class Imports {
     this.#keeper = keeper;
     this.#options = options;
     this.stallAfter = stallAfter;
-    this.#journal = new Journal(join(folder, 'imports'));
     this.#turns = new Turns(atOnce);
     const spoolFolder = join(folder, 'spool');
     const report = (words: string): void => options.report?.(words);
+    this.#journal = new Journal(join(folder, 'imports'), report);
     const filling = new Filling(keeper, policy.largest, report);
     const how = { command, policy, spoolFolder, stallAfter, retryPause, report };
     this.#content = new Content(keeper, filling, how);
@@ -216,9 +216,11 @@ export class Imports {
     const all = await inventory(this.#keeper);
     // From here to the journal nobody else comes in between.
     const known = this.#journal.get(job.id);
-    if (known && known.name === job.name && known.target === job.target && known.source === source)
-      return { job: known };
-    if (known) throw new ZvolError('ALREADY_EXISTS', `the import ${job.id} is that of "${known.name}"`);
+    if (known) {
+      const other = differenceOf(known, job);
+      if (other === undefined) return { job: known };
+      throw new ZvolError('ALREADY_EXISTS', `there is an import ${job.id} already, ${other}`);
+    }
     this.#refuseTaken(job, job.target === 'template' ? all.templates : all.volumes);
     this.#journal.put(job);
     this.#keeper.hub.tell({ kind: 'import', job });

@@ -59,17 +59,34 @@ export class Journal {
   readonly #folder: string;
   readonly #jobs = new Map<string, ImportJob>();
 
-  constructor(folder: string) {
+  /** @param report told of what is there and can't be used. @throws errors of Node's own if the folder can't be read */
+  constructor(folder: string, report: (words: string) => void) {
     this.#folder = folder;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (const name of readdirSync(folder)) {
       const path = join(folder, name);
-      if (!name.endsWith('.json')) rmSync(path, { force: true, recursive: true });
-      else {
-        const job = readJob(path);
-        if (job) this.#jobs.set(job.id, job);
-        else rmSync(path, { force: true });
-      }
+      // Of one that was killed while it wrote; the one before is there as well.
+      if (name.endsWith('.json.new')) rmSync(path, { force: true });
+      else if (name.endsWith('.json')) this.#take(path, report);
+    }
+  }
+
+  /** What can't be read now may be whole; what is no journal is put aside, so that nobody takes it for one again. */
+  #take(path: string, report: (words: string) => void): void {
+    let text: string;
+    try {
+      text = readFileSync(path, 'utf8');
+    } catch (error) {
+      return report(`the import in ${path} is not known, as it can't be read: ${wordsOf(error)}`);
+    }
+    const job = jobIn(text);
+    if (job) return void this.#jobs.set(job.id, job);
+    const aside = `${path}.damaged`;
+    try {
+      renameSync(path, aside);
+      report(`${path} is no journal of an import, and was put aside: ${aside}`);
+    } catch (error) {
+      report(`${path} is no journal of an import, and can't be put aside: ${wordsOf(error)}`);
     }
   }
 
@@ -132,10 +149,10 @@ function syncFolder(path: string): void {
   }
 }
 
-function readJob(path: string): ImportJob | undefined {
+function jobIn(text: string): ImportJob | undefined {
   try {
-    const job = JSON.parse(readFileSync(path, 'utf8')) as Partial<ImportJob>;
-    return typeof job.id === 'string' && typeof job.name === 'string' && typeof job.state === 'string'
+    const job = JSON.parse(text) as Partial<ImportJob> | null;
+    return typeof job?.id === 'string' && typeof job.name === 'string' && typeof job.state === 'string'
       ? (job as ImportJob)
       : undefined;
   } catch {

@@ -53,10 +53,9 @@ export async function inventory(keeper: Keeper): Promise<Inventory> {
   await requirePool(keeper);
   const found = await takeInventory(keeper.zfs, keeper.pool);
   keeper.templates.clear();
-  for (const template of found.templates) {
-    keeper.templates.set(template.id, template);
-    keeper.templates.set(template.name, template);
-  }
+  // A name is meant before an id of the same letters is.
+  for (const template of found.templates) keeper.templates.set(template.id, template);
+  for (const template of found.templates) keeper.templates.set(template.name, template);
   return found;
 }
 
@@ -100,7 +99,18 @@ export function idFor(asked: string): string {
   return asked;
 }
 
+/** What is named one by one: an answer has no room for thousands. */
+const mostNamed = 50;
+
+/** Words in a row, as many as can be told. */
+export function severalOf(words: readonly string[], between: string): string {
+  const more = words.length - mostNamed;
+  const named = words.slice(0, mostNamed).join(between);
+  return more > 0 ? `${named}${between}and ${more} more` : named;
+}
+
 /** A thing that something stands in the way of, with all of it. @throws ZvolError `FAILED_PRECONDITION` */
 export function refuseFor(what: string, obstacles: readonly string[]): void {
-  if (obstacles.length > 0) throw new ZvolError('FAILED_PRECONDITION', `${what}: ${obstacles.join('; ')}`);
+  if (obstacles.length > 0)
+    throw new ZvolError('FAILED_PRECONDITION', `${what}: ${severalOf(obstacles, '; ')}`);
 }

@@ -40,6 +40,12 @@ function tcpOf(): Tcp | undefined {
   return { address, certificate, key, clientAuthority: values['client-ca'], tokenFile: values['token-file'] };
 }
 
+function bytesOf(text: string): number {
+  const bytes = /^\d+$/.test(text) ? Number(text) : 0;
+  if (Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  throw new Error(`--largest-import ${text}: give a number of bytes`);
+}
+
 /** systemd hands the socket over as the third file. */
 function socketOf(): string | { fd: number } {
   if (process.env['LISTEN_FDS'] === '1' && process.env['LISTEN_PID'] === String(process.pid))
@@ -65,10 +71,10 @@ async function main(): Promise<void> {
   const policy = {
     folders: values['import-folder'],
     allowLocalAddresses: values['allow-local-addresses'],
-    largest: Number(values['largest-import']),
+    largest: bytesOf(values['largest-import']),
   };
   const imports = new Imports(keeper, { command: runCommand, policy, folder, atOnce: 2, report });
-  const exports = new Exports(keeper, { command: runCommand, folder });
+  const exports = new Exports(keeper, { command: runCommand, folder, report });
   const openzfs = versionOfModule();
   const version = typeof ZFSDEV_VERSION === 'string' ? ZFSDEV_VERSION : '0.0.0';
   const daemon = { keeper, imports, exports, version, openzfs, report };

@@ -5,7 +5,7 @@ import { inventory, volumeOf } from './keeper.ts';
 import type { Snapshot, Template, Volume } from './model.ts';
 import { readPool } from './pool.ts';
 import { flag, number, optional, streaming, text, unary, type Handlers, type Message } from './rpc.ts';
-import { madeBy, surveyOf, type Daemon } from './service.ts';
+import { madeIn, surveyOf, type Daemon } from './service.ts';
 import { createSnapshot, deleteSnapshot, listSnapshots, rollback } from './snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from './templates.ts';
 import { createVolume, resizeVolume } from './volumes.ts';
@@ -117,9 +117,13 @@ function templates(daemon: Daemon): Handlers {
 }
 
 function jobs(daemon: Daemon): Handlers {
-  const { imports } = daemon;
-  const message = async (job: ImportJob): Promise<object> =>
-    jobMessage(job, (await madeBy(daemon, job)).template);
+  const { imports, keeper } = daemon;
+  /** By one question to ZFS, if there is anything to ask at all. */
+  const messages = async (all: readonly ImportJob[]): Promise<object[]> => {
+    const there = all.some(({ state }) => state === 'completed') ? await inventory(keeper) : undefined;
+    return all.map((job) => jobMessage(job, there && madeIn(there, job).template));
+  };
+  const message = async (job: ImportJob): Promise<object> => (await messages([job]))[0] ?? {};
   return {
     ImportTemplate: unary(daemon, async (request) => {
       const name = text(request, 'name');
@@ -133,7 +137,7 @@ function jobs(daemon: Daemon): Handlers {
       const all = imports
         .list(flag(request, 'includeCompleted'))
         .filter(({ target }) => target === 'template');
-      return { jobs: await Promise.all(all.map(message)) };
+      return { jobs: await messages(all) };
     }),
     CancelImportJob: unary(daemon, async (request) => ({
       cancelled: await imports.cancel(templateJob(daemon, text(request, 'id')).id),

@@ -1,8 +1,9 @@
 import { realpath } from 'node:fs/promises';
 import { lookup as resolveName } from 'node:dns';
 import { BlockList, isIP, type LookupFunction } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { sep } from 'node:path';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
 
 /** What imports may read, as the daemon was told. */
 export interface Policy {
@@ -31,7 +32,13 @@ local.addSubnet('fe80::', 10, 'ipv6');
 function isLocal(address: string): boolean {
   const plain = address.replace(/^::ffff:(?=\d+\.)/i, '');
   const family = isIP(plain);
-  return family !== 0 && local.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+  if (family === 0) return false;
+  if (local.check(plain, family === 4 ? 'ipv4' : 'ipv6')) return true;
+  // What listens on all of them can be reached by each.
+  const own = new BlockList();
+  for (const each of Object.values(networkInterfaces()).flat())
+    if (each) own.addAddress(each.address, each.family === 'IPv4' ? 'ipv4' : 'ipv6');
+  return own.check(plain, family === 4 ? 'ipv4' : 'ipv6');
 }
 
 /** A path or an address is a line that can be told in others. @throws ZvolError `INVALID_ARGUMENT` */
@@ -48,7 +55,8 @@ export function checkSource(source: string): void {
 
 /**
  * Looks whether a path may be read; links are followed first.
- * @returns the path that it stands for. @throws ZvolError `PERMISSION_DENIED`, `NOT_FOUND`, `INVALID_ARGUMENT`
+ * @returns the path that it stands for.
+ * @throws ZvolError `PERMISSION_DENIED`, `NOT_FOUND`, `INVALID_ARGUMENT`, `FAILED_PRECONDITION` if it can't be looked at
  */
 export async function allowedPath({ folders }: Policy, path: string): Promise<string> {
   if (!path.startsWith('/'))
@@ -65,7 +73,11 @@ export async function allowedPath({ folders }: Policy, path: string): Promise<st
   try {
     real = await realpath(path);
   } catch (error) {
-    throw new ZvolError('NOT_FOUND', `there is no file ${path}`, error);
+    const isMissing =
+      error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+    throw isMissing
+      ? new ZvolError('NOT_FOUND', `there is no file ${path}`, error)
+      : new ZvolError('FAILED_PRECONDITION', `${path} can't be looked at: ${wordsOf(error)}`, error);
   }
   if (!below(real)) throw denied;
   return real;

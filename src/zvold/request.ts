@@ -37,3 +37,20 @@ export function jobOf({ pool }: Keeper, request: ImportRequest, source: string):
     ...begun,
   };
 }
+
+/** What a request may not have another of when its id comes again, in words. */
+const asked = {
+  name: (job: ImportJob) => `of the name "${job.name}"`,
+  target: (job: ImportJob) => `for a ${job.target}`,
+  source: (job: ImportJob) => `of ${job.source === 'upload' ? 'what a client sent' : job.source}`,
+  size: (job: ImportJob) => (job.size === undefined ? 'without a size' : `of the size ${job.size}`),
+  blockSize: (job: ImportJob) => `with blocks of ${job.blockSize} bytes`,
+  sha256: (job: ImportJob) => (job.sha256 === '' ? 'without a checksum' : `with the checksum ${job.sha256}`),
+} as const;
+
+/** How an import that was begun is another one than what is asked for, in words; undefined if it is the same. */
+export function differenceOf(begun: ImportJob, wanted: ImportJob): string | undefined {
+  const keys = (Object.keys(asked) as (keyof typeof asked)[]).filter((key) => begun[key] !== wanted[key]);
+  const [is, was] = [wanted, begun].map((job) => keys.map((key) => asked[key](job)).join(', '));
+  return keys.length === 0 ? undefined : `${was}; this one is ${is}`;
+}

@@ -18,13 +18,21 @@ export interface Rpc {
   readonly report: (words: string) => void;
 }
 
+/** Characters of an answer: HTTP/2 has 64 KiB for it, each character that is none of ASCII's takes nine, and who gets more gets nothing. */
+const longestDetails = 6_000;
+
+function detailsOf(words: string): string {
+  return words.length > longestDetails ? `${words.slice(0, longestDetails)} ...` : words;
+}
+
 /** What a handler threw, as a client is told. */
 function answerOf(error: unknown, { report }: Rpc): { code: status; details: string } {
-  if (error instanceof ZvolError) return { code: status[error.code], details: error.message };
+  if (error instanceof ZvolError) return { code: status[error.code], details: detailsOf(error.message) };
   if (error instanceof Error && (error.name === 'AbortError' || isClientGone(error)))
     return { code: status.CANCELLED, details: 'ended' };
   report(error instanceof Error ? (error.stack ?? error.message) : String(error));
-  return { code: status.INTERNAL, details: `zvold met something that it did not expect: ${wordsOf(error)}` };
+  const details = detailsOf(`zvold met something that it did not expect: ${wordsOf(error)}`);
+  return { code: status.INTERNAL, details };
 }
 
 /** What is thrown by a stream whose client went, or sent what is no message. */

@@ -42,17 +42,18 @@ const channelOptions = {
 };
 
 export interface Listener {
-  /** Lets what goes on end, and then everything. */
+  /** Takes no more calls, and ends those that go on. */
   close(): Promise<void>;
 }
 
 /** Answers clients. @throws Error if a place can't be listened at */
 export async function listen(daemon: Daemon, { socket, tcp }: Listening): Promise<Listener> {
+  // Whatever is wrong with it is said before anybody is let in.
+  const outside = tcp ? serverFor(daemon, tcp) : undefined;
   const inside = serverFor(daemon, undefined);
   const injector = inside.createConnectionInjector(ServerCredentials.createInsecure());
   const door = createServer((connection: Socket) => injector.injectConnection(connection));
   await openDoor(door, socket);
-  const outside = tcp ? serverFor(daemon, tcp) : undefined;
   if (outside && tcp) await bind(outside, tcp);
   return {
     close: async () => {
@@ -67,6 +68,7 @@ export async function listen(daemon: Daemon, { socket, tcp }: Listening): Promis
 
 function serverFor(daemon: Daemon, tcp: Tcp | undefined): Server {
   const token = tcp?.tokenFile === undefined ? undefined : readFileSync(tcp.tokenFile, 'utf8').trim();
+  if (token === '') throw new Error(`there is no token in ${tcp?.tokenFile ?? ''}`);
   const server = new Server({
     ...channelOptions,
     ...(token === undefined ? {} : { interceptors: [requireToken(token)] }),

@@ -7,6 +7,7 @@ import type { Imports } from './imports.ts';
 import { findTemplate } from './inventory.ts';
 import type { ImportJob } from './jobs.ts';
 import { inventory, volumeOf, type Keeper } from './keeper.ts';
+import type { Inventory } from './model.ts';
 import { createPool, readPool } from './pool.ts';
 import type { ImportRequest } from './request.ts';
 import {
@@ -265,9 +266,13 @@ function importRequest(message: unknown): ImportRequest {
 }
 
 /** What a completed import made, if it is still there. */
-export async function madeBy({ keeper }: Pick<Daemon, 'keeper'>, job: ImportJob): Promise<Made> {
+async function madeBy({ keeper }: Pick<Daemon, 'keeper'>, job: ImportJob): Promise<Made> {
+  return job.state === 'completed' ? madeIn(await inventory(keeper), job) : {};
+}
+
+/** The same, of what is there. */
+export function madeIn(all: Inventory, job: ImportJob): Made {
   if (job.state !== 'completed') return {};
-  const all = await inventory(keeper);
   if (job.target === 'volume') return { volume: all.volumes.find(({ id }) => id === job.id) };
   try {
     return { template: findTemplate(all, job.id) };

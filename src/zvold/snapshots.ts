@@ -1,6 +1,6 @@
 import { ZvolError } from './errors.ts';
 import { findSnapshot, property } from './inventory.ts';
-import { idFor, lockOf, refuseFor, requirePool, volumeOf, type Keeper } from './keeper.ts';
+import { idFor, lockOf, refuseFor, requirePool, severalOf, volumeOf, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
 import { checkName, isName } from './names.ts';
 import { guidOf, takeSnapshot, type SnapshotOutcome } from './programs.ts';
@@ -150,7 +150,10 @@ export function rollback(keeper: Keeper, word: string, name: string, deleteNewer
     refuseFor(`the volume "${volume.name}" is in use`, await keeper.machine.usersOf(volume.path));
     const newer = volume.snapshots.slice(volume.snapshots.indexOf(snapshot) + 1);
     if (newer.length > 0 && !deleteNewer) {
-      const names = newer.map((each) => `"${each.name}"`).join(', ');
+      const names = severalOf(
+        newer.map((each) => `"${each.name}"`),
+        ', ',
+      );
       throw new ZvolError(
         'FAILED_PRECONDITION',
         `going back to "${snapshot.name}" would delete the newer snapshots ${names} of "${volume.name}"`,

@@ -1,4 +1,4 @@
-import { createReadStream } from 'node:fs';
+import { constants, createReadStream } from 'node:fs';
 import { mkdir, open, rm, statfs, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createHash } from 'node:crypto';
@@ -56,7 +56,8 @@ export type LocalFile = {
 
 /** Looks at a file. @throws ZvolError `INVALID_ARGUMENT` for what is no disk, or a qcow2 that is refused */
 export async function lookAtFile(path: string): Promise<LocalFile> {
-  const file = await open(path, 'r');
+  // A pipe would be waited for until somebody writes to it, which may be never.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const info = await file.stat();
     if (!info.isFile()) throw new ZvolError('INVALID_ARGUMENT', `${path} is no file`);

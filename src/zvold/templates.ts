@@ -1,3 +1,4 @@
+import { discard } from './discard.ts';
 import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
 import { idFor, inventory, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
@@ -24,6 +25,11 @@ export async function createTemplate(
       throw new ZvolError(
         'ALREADY_EXISTS',
         `the snapshot is the template "${snapshot.template.name}" already`,
+      );
+    if (snapshot.deferred)
+      throw new ZvolError(
+        'FAILED_PRECONDITION',
+        `the snapshot "${snapshot.name}" goes when nothing stands on it any more, and a template would go with it`,
       );
     await keeper.zfs.change(
       'zfs',
@@ -100,7 +106,10 @@ export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<V
     if (made) return made;
     const template = findTemplate(await inventory(keeper), wanted.template);
     const { size } = sizesFor(template, wanted.size);
-    if (before?.size === size && before.origin === template.snapshot.fullName) return before;
+    if (before?.size === size && before.origin === template.snapshot.fullName) {
+      await keeper.machine.awaitDevice(`${keeper.machine.devices}/${before.dataset}`, true);
+      return before;
+    }
     if (before) throw idTaken(before.name, id);
     const second = await cloneOf(keeper, template, { ...wanted, id });
     if (second) return second;
@@ -135,7 +144,7 @@ async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Pr
   }
   const { volume, origin } = await whole(keeper, wanted.name, fullName);
   if (origin?.guid !== guid || origin.template?.id !== template.id) {
-    await zfs.change('zfs', 'destroy', dataset);
+    await discard(keeper, dataset);
     return undefined;
   }
   keeper.hub.tell({ kind: 'volume', volume });

@@ -1,4 +1,5 @@
-import { ZvolError } from './errors.ts';
+import { discard } from './discard.ts';
+import { wordsOf, ZvolError } from './errors.ts';
 import { findVolumeName, property, readFresh, readVolume } from './inventory.ts';
 import { inventory, idFor, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
@@ -30,8 +31,16 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
   return keeper.locks.holding([...(given ? [lockOf.ids] : []), lockOf.volume(name)], async () => {
     await requirePool(keeper);
     const before = given ? await madeBefore(keeper, name, id) : undefined;
-    if (before?.size === size && before.blockSize === blockSize && before.origin === '') return before;
-    if (before) throw idTaken(before.name, id);
+    if (before) {
+      const isSame =
+        before.size === size &&
+        before.blockSize === blockSize &&
+        before.origin === '' &&
+        before.reserved > 0 === thick;
+      if (!isSame) throw idTaken(before.name, id);
+      await keeper.machine.awaitDevice(`${keeper.machine.devices}/${before.dataset}`, true);
+      return before;
+    }
     const words = [...(thick ? [] : ['-s']), '-b', String(blockSize), '-V', String(size)];
     await keeper.zfs.change(
       'zfs',
@@ -59,7 +68,7 @@ export async function madeBefore(
 }
 
 export function idTaken(name: string, id: string): ZvolError {
-  return new ZvolError('ALREADY_EXISTS', `the volume "${name}" has the id ${id}`);
+  return new ZvolError('ALREADY_EXISTS', `the volume "${name}" has the id ${id}, and is another one`);
 }
 
 /**
@@ -68,18 +77,27 @@ export function idTaken(name: string, id: string): ZvolError {
  * @param origin the snapshot it was cloned from, or nothing.
  */
 export async function whole(
-  { machine, pool, zfs }: Keeper,
+  keeper: Keeper,
   name: string,
   origin: string,
 ): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined }> {
+  const { machine, pool, zfs } = keeper;
   const dataset = `${pool}/${name}`;
-  const device = machine.awaitDevice(`${machine.devices}/${dataset}`, true).catch(async (error: unknown) => {
-    await zfs.change('zfs', 'destroy', dataset);
-    throw error;
-  });
-  const [found] = await Promise.all([readFresh(zfs, pool, name, origin), device]);
-  if (!found) throw vanished(name);
-  return found;
+  // Both to their ends, whatever the other one's is: nothing is taken away behind the back of who comes next.
+  const [found, device] = await Promise.allSettled([
+    readFresh(zfs, pool, name, origin),
+    machine.awaitDevice(`${machine.devices}/${dataset}`, true),
+  ]);
+  if (device.status === 'rejected') {
+    await discard(keeper, dataset).catch((error: unknown) => {
+      const { code } = device.reason instanceof ZvolError ? device.reason : { code: 'INTERNAL' as const };
+      throw new ZvolError(code, `${wordsOf(device.reason)}; ${dataset} stays: ${wordsOf(error)}`, error);
+    });
+    throw device.reason;
+  }
+  if (found.status === 'rejected') throw found.reason;
+  if (!found.value) throw vanished(name);
+  return found.value;
 }
 
 /** A volume that was there a moment ago. @throws ZvolError `ABORTED` */

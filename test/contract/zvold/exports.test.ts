@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
 import { createSnapshot } from '../../../src/zvold/snapshots.ts';
-import { createVolume } from '../../../src/zvold/volumes.ts';
+import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
@@ -89,6 +89,34 @@ it.each([
     return convert();
   };
   await expect(house.exports.open(packed, never)).rejects.toThrow(words);
+  await house.expectNothingLeft('tank/data');
+});
+
+it('an export of a snapshot has the size of that, whatever its volume has grown to', async () => {
+  await createSnapshot(house.keeper, 'data', 'first', '');
+  await resizeVolume(house.keeper, 'data', 512 * MiB);
+  await clonesHave(Buffer.alloc(MiB, 'zfsdev'), 256 * MiB);
+  const { total, parts, close } = await house.exports.open({ ...raw, snapshot: 'first' }, never);
+  expect(total).toBe(256 * MiB);
+  const data: Buffer[] = [];
+  for await (const part of parts) data.push(part.data);
+  expect(Buffer.concat(data).equals(Buffer.alloc(MiB, 'zfsdev'))).toBe(true);
+  await close();
+  await house.expectNothingLeft('tank/data', 'tank/data@first');
+});
+
+it('an export that is whole is so, also if its clone can’t be taken away, which is said', async () => {
+  await clonesHave(Buffer.alloc(MiB, 'zfsdev'), 256 * MiB);
+  const { close } = await house.exports.open(raw, never);
+  house.fake.before = (argv) => {
+    if (argv[1] === 'destroy') throw new ZvolError('INTERNAL', 'something is wrong');
+  };
+  await close();
+  expect(house.reports).toEqual([
+    expect.stringMatching(/^tank\/\.zvold\/export-.* could not be taken away, .*: something is wrong$/),
+  ]);
+  house.fake.before = () => undefined;
+  expect(await house.exports.recover()).toEqual([expect.stringContaining('was cut off was destroyed')]);
   await house.expectNothingLeft('tank/data');
 });
 

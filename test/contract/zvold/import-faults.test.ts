@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { discard } from '../../../src/zvold/discard.ts';
 import { ZvolError } from '../../../src/zvold/errors.ts';
+import { inventory } from '../../../src/zvold/keeper.ts';
 import { ImportScene, KiB, MiB, wanted } from './import-scene.ts';
 import type { ZvoldHouse } from './support.ts';
 
@@ -132,11 +133,101 @@ describe('a zvol whose device somebody has open', () => {
   });
 });
 
-describe('a journal that can’t be written', () => {
+describe('a step that ZFS was given up at', () => {
+  beforeEach(() => writeFile(scene.path('disk.raw'), randomBytes(MiB)));
+
+  /** Has ZFS do such a step, of a certain dataset, when it is asked for, but answer that it took too long. */
+  function doneUnheard(verb: string, comes = true): void {
+    let given = false;
+    house.fake.before = async (argv) => {
+      if (given || argv[1] !== verb) return;
+      given = true;
+      if (comes) await house.fake.command([...argv] as [string, ...string[]], { deadline: 1 });
+      throw new ZvolError('DEADLINE_EXCEEDED', `zfs ${verb} did not end in 600 s, and was killed`);
+    };
+  }
+
+  it.each(['template', 'volume'] as const)(
+    'and has come about all the same leaves the %s that it made whole',
+    async (target) => {
+      const watching = new AbortController();
+      const told: string[] = [];
+      const watch = (async () => {
+        for await (const each of house.keeper.hub.watch(() => Promise.resolve([]), watching.signal))
+          told.push(each.kind);
+      })();
+      doneUnheard('inherit');
+      const { id } = await house.imports.start(wanted({ target }), scene.path('disk.raw'));
+      expect(await house.ended(id)).toMatchObject({ state: 'completed', error: '' });
+      const all = await inventory(house.keeper);
+      expect((target === 'template' ? all.templates : all.volumes).map((each) => each.id)).toEqual([id]);
+      expect(house.fake.calls.filter((each) => each.startsWith('zfs destroy'))).toEqual([]);
+      watching.abort();
+      await watch;
+      expect(told).toContain(target);
+    },
+  );
+
+  it.each([
+    ['template', 'inherit'],
+    ['volume', 'inherit'],
+    ['volume', 'rename'],
+  ] as const)('and has not come about takes the unfinished %s away (%s)', async (target, verb) => {
+    doneUnheard(verb, false);
+    const { id } = await house.imports.start(wanted({ target }), scene.path('disk.raw'));
+    expect(await house.ended(id)).toMatchObject({ state: 'failed', code: 'DEADLINE_EXCEEDED' });
+    await house.expectNothingLeft();
+  });
+
+  it('and has only renamed it is found where it lies by now', async () => {
+    doneUnheard('rename');
+    const { id } = await house.imports.start(wanted({ target: 'volume' }), scene.path('disk.raw'));
+    expect(await house.ended(id)).toMatchObject({ state: 'failed', code: 'DEADLINE_EXCEEDED' });
+    await house.expectNothingLeft();
+  });
+
+  it('and can’t be looked at takes nothing away, and says so', async () => {
+    doneUnheard('inherit');
+    const giveUp = house.fake.before;
+    house.fake.before = async (argv) => {
+      try {
+        await giveUp(argv);
+      } catch (error) {
+        house.fake.state = 'SUSPENDED';
+        throw error;
+      }
+    };
+    const { id } = await house.imports.start(wanted({ target: 'volume' }), scene.path('disk.raw'));
+    const { error } = await house.ended(id);
+    expect(error).toMatch(/was killed; what there is of it could not be told; .* is SUSPENDED/);
+    expect(house.reports).toEqual([expect.stringContaining('could not be told')]);
+    house.fake.state = 'ONLINE';
+    expect(await house.anew().recover()).toEqual([]);
+    expect((await inventory(house.keeper)).volumes.map((each) => each.id)).toEqual([id]);
+  });
+
+  it('never costs a template that has the same id', async () => {
+    const first = await house.imports.start(wanted({ id: 'mine' }), scene.path('disk.raw'));
+    await house.ended(first.id);
+    await rm(join(house.folder, 'state', 'imports', 'mine.json'));
+    house.anew();
+    house.fake.before = (argv) => {
+      if (argv.includes('-V')) throw new ZvolError('DEADLINE_EXCEEDED', 'zfs create did not end');
+    };
+    const { id } = await house.imports.start(
+      wanted({ id: 'mine', target: 'volume', name: 'other' }),
+      scene.path('disk.raw'),
+    );
+    expect(await house.ended(id)).toMatchObject({ state: 'failed', code: 'DEADLINE_EXCEEDED' });
+    expect((await inventory(house.keeper)).templates.map((each) => each.id)).toEqual(['mine']);
+  });
+});
+
+describe('a journal', () => {
   const journal = (): string => join(house.folder, 'state', 'imports');
   beforeEach(() => writeFile(scene.path('disk.raw'), randomBytes(MiB)));
 
-  it('fails the import that begins, and nothing else', async () => {
+  it('that can’t be written fails the import that begins, and nothing else', async () => {
     await symlink('/dev/full', join(journal(), 'mine.json.new'));
     await expect(house.imports.start(wanted({ id: 'mine' }), scene.path('disk.raw'))).rejects.toMatchObject({
       code: 'RESOURCE_EXHAUSTED',
@@ -149,7 +240,7 @@ describe('a journal that can’t be written', () => {
     expect(await house.ended(id)).toMatchObject({ state: 'completed' });
   });
 
-  it('at the end of an import is said, and the pool knows better', async () => {
+  it('that can’t be written at the end of an import is said, and the pool knows better', async () => {
     house.fake.before = async (argv) => {
       if (argv[1] === 'inherit') await rm(journal(), { recursive: true });
     };
@@ -158,11 +249,42 @@ describe('a journal that can’t be written', () => {
     expect(house.reports).toEqual([expect.stringContaining(`how the import ${id} ended is not kept`)]);
   });
 
-  it('leaves a file beside it, which the next daemon takes away', async () => {
+  it('that was cut off leaves a file beside it, which the next daemon takes away', async () => {
     await writeFile(join(journal(), 'mine.json.new'), '{"id": "mi');
-    await writeFile(join(journal(), 'torn.json'), '{"id": "to');
-    await writeFile(join(journal(), 'other.json'), 'null');
     house.anew();
     expect(await readdir(journal())).toEqual([]);
+    expect(house.reports).toEqual([]);
+  });
+
+  it('that is none is put aside, and said', async () => {
+    const [torn, other] = ['{"id": "to', 'null'];
+    await writeFile(join(journal(), 'torn.json'), torn);
+    await writeFile(join(journal(), 'other.json'), other);
+    await writeFile(join(journal(), 'notes'), 'mine');
+    house.anew();
+    expect((await readdir(journal())).sort()).toEqual(['notes', 'other.json.damaged', 'torn.json.damaged']);
+    expect(await readFile(join(journal(), 'torn.json.damaged'), 'utf8')).toBe(torn);
+    expect(house.reports.sort()).toEqual([
+      expect.stringMatching(/other\.json is no journal of an import, and was put aside: .*\.damaged$/),
+      expect.stringMatching(/torn\.json is no journal of an import, and was put aside: .*\.damaged$/),
+    ]);
+    house.reports.length = 0;
+    house.anew();
+    expect(house.reports).toEqual([]);
+  });
+
+  it('that can’t be read stays as it is, and is said', async () => {
+    const { id } = await house.imports.start(wanted({ id: 'mine' }), scene.path('disk.raw'));
+    await house.ended(id);
+    // What is read there is an I/O error.
+    await symlink('/proc/self/mem', join(journal(), 'sick.json'));
+    await mkdir(join(journal(), 'folder.json'));
+    const next = house.anew();
+    expect((await readdir(journal())).sort()).toEqual(['folder.json', 'mine.json', 'sick.json']);
+    expect(next.list(true).map((job) => job.id)).toEqual(['mine']);
+    expect(house.reports.sort()).toEqual([
+      expect.stringMatching(/folder\.json is not known, as it can't be read: EISDIR/),
+      expect.stringMatching(/sick\.json is not known, as it can't be read: EIO/),
+    ]);
   });
 });

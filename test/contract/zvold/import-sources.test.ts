@@ -1,7 +1,11 @@
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { rm, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { rm, symlink, writeFile } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { call } from '../../support/call.ts';
 import { ImportScene, KiB, wanted } from './import-scene.ts';
 import type { ZvoldHouse } from './support.ts';
 
@@ -13,7 +17,62 @@ beforeEach(async () => {
 });
 afterEach(() => scene.close());
 
+describe('a path', () => {
+  it('of a pipe is not waited for, as nobody may ever write to it', async () => {
+    call('mkfifo', scene.path('pipe'));
+    const { id } = await house.imports.start(wanted(), scene.path('pipe'));
+    expect(await house.ended(id)).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      error: `${scene.path('pipe')} is no file`,
+    });
+    await house.expectNothingLeft();
+  });
+
+  it('that can’t be looked at is not told to be missing', async () => {
+    await symlink(scene.path('round'), scene.path('round'));
+    await expect(house.imports.start(wanted(), scene.path('round'))).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: expect.stringMatching(/round can't be looked at: ELOOP/) as string,
+    });
+    await expect(house.imports.start(wanted(), scene.path('none'))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+  });
+});
+
+/** Listens and never answers anybody, so that a connection to it does not even come about once two others wait. */
+const deaf = `
+const { createServer } = require('node:net');
+createServer().listen({ port: 0, host: '127.0.0.1', backlog: 1 }, function () {
+  require('node:fs').writeSync(1, String(this.address().port) + '\\n');
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+});
+`;
+
 describe('an address', () => {
+  it('to which no connection comes about is given up as well', async () => {
+    const server = spawn(process.execPath, ['-e', deaf], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const waiting: Socket[] = [];
+    try {
+      const port = Number(String((await once(server.stdout, 'data'))[0]));
+      for (let each = 0; each < 2; each += 1) {
+        const socket = connect(port, '127.0.0.1').on('error', () => undefined);
+        waiting.push(socket);
+        await once(socket, 'connect');
+      }
+      house.stallAfter = 50;
+      house.anew();
+      const { id } = await house.imports.start(wanted(), `http://127.0.0.1:${port}/disk`);
+      expect(await house.ended(id)).toMatchObject({
+        code: 'UNAVAILABLE',
+        error: `no byte came from 127.0.0.1:${port} for 0.05 s`,
+      });
+    } finally {
+      for (const socket of waiting) socket.destroy();
+      server.kill('SIGKILL');
+    }
+  });
+
   it('that hangs is given up after a few attempts', async () => {
     house.stallAfter = 20;
     house.anew();

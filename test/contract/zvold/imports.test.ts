@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
@@ -70,6 +71,14 @@ async function failureOf(work: Promise<unknown>): Promise<{ code: string; messag
   throw new Error('it did not fail');
 }
 
+/** The words in which an import from an address is refused, or fails. */
+function outcomeOf(address: string): Promise<string> {
+  return house.imports.start(wanted(), address).then(
+    async ({ id }) => (await house.ended(id)).error,
+    (error: unknown) => (error as Error).message,
+  );
+}
+
 async function expectContent(dataset: string): Promise<void> {
   const device = await readFile(house.device(dataset));
   expect(device.length % (16 * KiB)).toBe(0);
@@ -123,6 +132,40 @@ describe('raw content of a file', () => {
     await house.ended('mine');
     expect(await failureOf(house.imports.start(wanted(), join(images, 'disk.raw')))).toMatchObject({
       code: 'ALREADY_EXISTS',
+    });
+  });
+
+  it.each([
+    [{ name: 'other' }, 'of the name "disk"; this one is of the name "other"'],
+    [{ target: 'volume' }, 'for a template; this one is for a volume'],
+    [{ sha256: sum.toUpperCase() }, `without a checksum; this one is with the checksum ${sum}`],
+    [{ size: 8192 * KiB }, `without a size; this one is of the size ${8192 * KiB}`],
+    [
+      { blockSize: 4096, sha256: sum },
+      `with blocks of 16384 bytes, without a checksum; this one is with blocks of 4096 bytes, with the checksum ${sum}`,
+    ],
+  ] as const)('is not taken for another one of the same id: %o', async (more, words) => {
+    const source = join(images, 'disk.raw');
+    await house.imports.start(wanted({ id: 'mine' }), source);
+    const other = { code: 'ALREADY_EXISTS', message: `there is an import mine already, ${words}` };
+    expect(await failureOf(house.imports.start(wanted({ id: 'mine', ...more }), source))).toEqual(other);
+    await house.ended('mine');
+    expect(await failureOf(house.imports.start(wanted({ id: 'mine', ...more }), source))).toEqual(other);
+  });
+
+  it('of another source is not taken for that of the same id, and the same as before is', async () => {
+    const source = join(images, 'disk.raw');
+    const same = wanted({ id: 'mine', sha256: sum, size: 8192 * KiB - 5 });
+    await house.imports.start(same, source);
+    await house.ended('mine');
+    await writeFile(join(images, 'other.raw'), content);
+    const failure = await failureOf(house.imports.start(same, join(images, 'other.raw')));
+    expect(failure.message).toContain(`of ${source}; this one is of ${join(images, 'other.raw')}`);
+    // Also by what a later daemon knows of it.
+    const next = house.anew();
+    expect(await next.start({ ...same, sha256: sum.toUpperCase() }, source)).toMatchObject({
+      id: 'mine',
+      state: 'completed',
     });
   });
 
@@ -182,11 +225,18 @@ describe('what may be read', () => {
   ])('is nothing of this machine or its link, as %s is, unless that is allowed', async (address) => {
     house.policy = { ...house.policy, allowLocalAddresses: false };
     house.anew();
-    const outcome = await house.imports.start(wanted(), address).then(
-      async ({ id }) => (await house.ended(id)).error,
-      (error: unknown) => (error as Error).message,
-    );
-    expect(outcome).toContain('which imports may not ask');
+    expect(await outcomeOf(address)).toContain('which imports may not ask');
+  });
+
+  it('is nothing of this machine by its address in any network either', async () => {
+    house.policy = { ...house.policy, allowLocalAddresses: false };
+    house.anew();
+    const all = Object.values(networkInterfaces()).flatMap((each) => each ?? []);
+    expect(all.length).toBeGreaterThan(0);
+    for (const { address, family } of all)
+      expect(await outcomeOf(family === 'IPv4' ? `http://${address}/` : `http://[${address}]/`)).toContain(
+        'which imports may not ask',
+      );
   });
 
   it('is not where an address leads that may be asked', async () => {
@@ -317,14 +367,18 @@ describe('a qcow2', () => {
   });
 
   it('is cancelled while it is converted, and leaves nothing', async () => {
-    house.convert = (_, { signal, onOutput }) => {
-      onOutput?.('(1.00/100%)');
-      return new Promise((__, reject) =>
-        signal?.addEventListener('abort', () => reject(new ZvolError('CANCELLED', 'ended'))),
-      );
-    };
+    const converting = new Promise<void>((begun) => {
+      house.convert = (_, { signal, onOutput }) => {
+        onOutput?.('(1.00/100%)');
+        begun();
+        return new Promise((__, reject) =>
+          signal?.addEventListener('abort', () => reject(new ZvolError('CANCELLED', 'ended'))),
+        );
+      };
+    });
     const { id } = await house.imports.start(wanted(), path('disk.qcow2'));
-    await expect.poll(() => house.imports.get(id).state).toBe('converting');
+    await converting;
+    expect(house.imports.get(id).state).toBe('converting');
     expect(await house.imports.cancel(id)).toBe(true);
     await expectNothingLeft();
   });
@@ -351,13 +405,17 @@ describe('a daemon that was killed', () => {
 
   it('after the last step, before its journal knew, is told that it was through', async () => {
     await writeFile(join(images, 'disk.raw'), content);
-    let through = false;
-    house.fake.before = (argv) => {
-      through ||= argv.join(' ').startsWith('zfs inherit');
-      return through && argv[1] === 'list' ? new Promise(() => undefined) : Promise.resolve();
-    };
+    const through = new Promise<void>((resolve) => {
+      house.fake.before = async (argv) => {
+        if (argv[1] !== 'inherit') return;
+        house.fake.before = () => undefined;
+        await house.fake.command([...argv] as [string, ...string[]], { deadline: 1 });
+        resolve();
+        await new Promise(() => undefined);
+      };
+    });
     const { id } = await house.imports.start(wanted(), join(images, 'disk.raw'));
-    await expect.poll(() => through && house.fake.calls.at(-1)?.startsWith('zfs list')).toBe(true);
+    await through;
     house.fake.before = () => undefined;
     const next = house.anew();
     expect((await next.recover())[0]).toContain(`the import ${id} of "disk" was through`);

@@ -123,6 +123,39 @@ describe("zvold's own contract", () => {
     expect(await client.volumes()).toEqual([]);
   });
 
+  it('is asked nothing any more by a client that was called off, but what tidies up', async () => {
+    const off = new AbortController();
+    const proxy = { path: socket, problem: () => undefined, close: () => Promise.resolve() };
+    const other = clientOver(proxy, 'test', off.signal);
+    try {
+      expect(await other.volumes()).toEqual([]);
+      off.abort();
+      house.fake.calls.length = 0;
+      expect(await failureOf(other.createVolume({ name: 'data', sizeBytes: MiB }))).toMatchObject({
+        reason: 'interrupted',
+      });
+      expect(house.fake.calls).toEqual([]);
+      const still = new AbortController().signal;
+      expect(await failureOf(other.cancelImport('none', still))).toMatchObject({ reason: 'not-found' });
+    } finally {
+      await other.close();
+    }
+  });
+
+  it('names no more of what is in the way than an answer has room for', async () => {
+    await client.createVolume({ name: 'data', sizeBytes: MiB });
+    await client.createSnapshot('data', 'first');
+    await client.createTemplate({ name: 'base', volume: 'data', snapshot: 'first' });
+    for (let each = 0; each < 2000; each += 1)
+      await house.fake.command(['zfs', 'clone', 'tank/data@first', `tank/${'é'.repeat(100)}${each}`], {
+        deadline: 1,
+      });
+    const refused = await failureOf(client.deleteTemplate('base'));
+    expect(refused.reason).toBe('wrong-state');
+    expect(refused.message).toMatch(/^the template "base" can't be deleted: .* \.\.\.$/);
+    expect(await failureOf(client.deleteVolume('data'))).toMatchObject({ reason: 'wrong-state' });
+  });
+
   it('tells a watcher all that is there, and then every change', async () => {
     await client.createVolume({ name: 'data', sizeBytes: MiB });
     const stop = new AbortController();
@@ -231,6 +264,26 @@ describe('the contract of mvirt', () => {
   });
 });
 
+it('a list of imports asks ZFS once, however many there are', async () => {
+  await writeFile(join(house.folder, 'disk.raw'), Buffer.alloc(MiB, 'zfsdev'));
+  house.policy = { ...house.policy, folders: [house.folder] };
+  const imports = house.anew();
+  for (const name of ['one', 'two', 'three']) {
+    const wanted = { name, target: 'template', sha256: '', id: name } as const;
+    await imports.start(wanted, join(house.folder, 'disk.raw'));
+    await house.ended(name);
+  }
+  await listener.close();
+  listener = await listen(daemon(), { socket });
+  const ask = generated(resolve('proto/mvirt/zfs/zfs.proto'), 'mvirt.zfs.ZfsService');
+  house.fake.calls.length = 0;
+  const { jobs } = (await ask('ListImportJobs', { includeCompleted: true })) as { jobs: object[] };
+  expect(jobs).toMatchObject(['one', 'two', 'three'].map((id) => ({ id, template: { id } })));
+  expect(house.fake.calls).toHaveLength(1);
+  house.fake.state = undefined;
+  expect(await ask('ListImportJobs')).toMatchObject({ jobs: [] });
+});
+
 describe('health and reflection', () => {
   it('are answered as everywhere', async () => {
     const health = generated(
@@ -258,6 +311,10 @@ describe('a port that others can reach', () => {
       '--token-file',
     );
     const tokenFile = join(house.folder, 'token');
+    await writeFile(tokenFile, '\n', { mode: 0o600 });
+    await expect(
+      listen(daemon(), { socket: join(house.folder, 'other'), tcp: { ...tcp, tokenFile } }),
+    ).rejects.toThrow(`there is no token in ${tokenFile}`);
     await writeFile(tokenFile, 'a secret of many words\n', { mode: 0o600 });
     const port = 20_000 + (process.pid % 20_000);
     const second = await listen(daemon(), {

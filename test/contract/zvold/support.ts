@@ -64,7 +64,11 @@ export class ZvoldHouse {
 
   /** As `anew`, for exports. */
   anewExports(): Exports {
-    this.exports = new Exports(this.keeper, { command: this.#command, folder: join(this.folder, 'state') });
+    this.exports = new Exports(this.keeper, {
+      command: this.#command,
+      folder: join(this.folder, 'state'),
+      report: (words) => void this.reports.push(words),
+    });
     return this.exports;
   }
 

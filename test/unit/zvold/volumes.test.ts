@@ -120,6 +120,69 @@ describe('a volume', () => {
     expect(fake.datasets.has('tank/data')).toBe(true);
   });
 
+  it('with an id of the caller is no other one than was asked for', async () => {
+    const wanted = { name: 'data', size: MiB, thick: true, id: 'one' };
+    const made = await createVolume(keeper, wanted);
+    expect(await createVolume(keeper, wanted)).toEqual(made);
+    expect(await codeOf(createVolume(keeper, { ...wanted, thick: false }))).toBe('ALREADY_EXISTS');
+    // It is there when its device is, also the second time.
+    fake.devicesCome = false;
+    await expect(createVolume(keeper, wanted)).rejects.toThrow('did not come');
+    expect(fake.datasets.has('tank/data')).toBe(true);
+  });
+
+  it('is not taken away behind the back of who asks next, where it could not be looked at', async () => {
+    let giveUp: (error: Error) => void = () => undefined;
+    fake.machine.awaitDevice = () => new Promise((_, reject) => (giveUp = reject));
+    let asked = (): void => undefined;
+    const looked = new Promise<void>((resolve) => (asked = resolve));
+    fake.before = (argv) => {
+      if (argv[1] !== 'list') return;
+      asked();
+      throw new ZvolError('UNAVAILABLE', 'pool I/O is currently suspended');
+    };
+    const first = create('data', { id: 'one' });
+    await looked;
+    fake.before = () => undefined;
+    const order: string[] = [];
+    const second = create('data', { id: 'one' }).then(
+      () => order.push('second'),
+      () => order.push('second'),
+    );
+    const ended = first.catch(() => order.push('first'));
+    giveUp(new ZvolError('DEADLINE_EXCEEDED', 'the device did not come'));
+    await ended;
+    expect(fake.datasets.has('tank/data')).toBe(false);
+    fake.machine.awaitDevice = () => Promise.resolve();
+    await second;
+    expect(order).toEqual(['first', 'second']);
+    expect(fake.datasets.has('tank/data')).toBe(true);
+  });
+
+  it('without a device that can’t be taken away is told of with both reasons', async () => {
+    fake.machine.awaitDevice = () => Promise.reject(new ZvolError('DEADLINE_EXCEEDED', 'no device came'));
+    fake.before = (argv) => {
+      if (argv[1] === 'destroy') throw new ZvolError('UNAVAILABLE', 'the pool is away');
+    };
+    const failure = await create('data').catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      code: 'DEADLINE_EXCEEDED',
+      message: 'no device came; tank/data stays: the pool is away',
+    });
+  });
+
+  it('that is gone is told to be, also where its device stays', async () => {
+    await create('data');
+    fake.machine.awaitDevice = (path) =>
+      Promise.reject(new ZvolError('DEADLINE_EXCEEDED', `the device ${path} did not go in 120 s`));
+    const failure = await deleteVolume(keeper, 'data').catch((error: unknown) => error);
+    expect(failure).toMatchObject({
+      code: 'DEADLINE_EXCEEDED',
+      message: 'the volume "data" is deleted, but the device /dev/zvol/tank/data did not go in 120 s',
+    });
+    expect([...fake.datasets.keys()]).toEqual(['tank']);
+  });
+
   it('goes with its snapshots', async () => {
     await create('data');
     await createSnapshot(keeper, 'data', 'first', '');
@@ -186,6 +249,26 @@ describe('a template', () => {
     expect((await inventory(keeper)).volumes).toMatchObject([
       { name: 'data', snapshots: [{ name: 'first' }] },
     ]);
+  });
+
+  it('is meant by its name before another one is by its id', async () => {
+    await create('other');
+    await createSnapshot(keeper, 'other', 'first', '');
+    await createTemplate(keeper, { name: 'other', volume: 'other', snapshot: 'first', id: 'base' });
+    for (const look of [() => inventory(keeper), () => Promise.resolve(keeper.templates.clear())]) {
+      await look();
+      const copy = await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
+      expect(copy.origin).toBe('tank/data@first');
+      await deleteVolume(keeper, 'copy');
+    }
+  });
+
+  it('is not made of a snapshot that is to go', async () => {
+    await createSnapshot(keeper, 'data', 'second', '');
+    await holdSnapshot(keeper, 'data', 'second', 'me');
+    await deleteSnapshot(keeper, 'data', 'second', true);
+    const wanted = { name: 'more', volume: 'data', snapshot: 'second', id: '' };
+    expect(await codeOf(createTemplate(keeper, wanted))).toBe('FAILED_PRECONDITION');
   });
 
   it('is cloned larger, never smaller', async () => {
