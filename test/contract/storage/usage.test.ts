@@ -149,4 +149,29 @@ describe('what several machines stand on', () => {
     expect(machines[1]?.disks[0]).toMatchObject({ backing: 'nbd://host/export' });
     expect(machines[1]?.disks[0]?.problem).toBeUndefined();
   });
+
+  it('is counted where its name has the options of a file, or of a whole chain', async () => {
+    const [near, far, ground] = ['near', 'far', 'ground'].map((name) => join(base.folder, name));
+    await writeFile(ground ?? '', header(GiB));
+    await writeFile(far ?? '', header(GiB, { backing: 'ground' }));
+    await writeFile(near ?? '', header(GiB));
+    const file = (filename = ''): object => ({ driver: 'qcow2', file: { driver: 'file', filename } });
+    for (const [name, options] of [
+      ['a', file(near)],
+      ['b', { backing: file(far), ...file(near) }],
+      ['c', { driver: 'nbd', server: { type: 'inet', host: 'host', port: '1' } }],
+    ] as const) {
+      const backing = `json:${JSON.stringify(options)}`;
+      await writeFile(join(await limaInstance(lima, name), 'disk'), header(GiB, { backing }));
+    }
+    const found = await surveyUsage(ctx, { names: [], all: true });
+    expect(found.machines.map(({ disks }) => disks[0]?.problem)).toEqual([undefined, undefined, undefined]);
+    expect(found.machines[0]?.disks[0]).toMatchObject({ backing: near });
+    expect(found.machines[2]?.disks[0]?.backing).toMatch(/^json:.*nbd/);
+    expect(found.shared).toEqual([
+      { what: 'base', key: near, actual: blocks, usedBy: ['a', 'b'] },
+      { what: 'base', key: far, actual: blocks, usedBy: ['b'] },
+      { what: 'base', key: ground, actual: blocks, usedBy: ['b'] },
+    ]);
+  });
 });
