@@ -6,6 +6,7 @@ import { surveyUsage, totalOf, type MachineUsage } from '../../../src/storage/us
 import { testContext, type TestContext } from '../../support/context.ts';
 import { limaInstance, stoppedInstance } from '../../support/instances.ts';
 import { header } from '../../support/qcow2.ts';
+import { shell } from '../../support/zfsdev.ts';
 
 let base: TestContext;
 let ctx: TestContext;
@@ -85,6 +86,19 @@ describe('Lima instances', () => {
     await limaInstance(lima, 'theirs');
     expect((await surveyUsage(ctx, { names: [], all: false })).machines).toEqual([]);
     expect((await surveyUsage(ctx, { names: ['theirs'], all: false })).machines).toHaveLength(1);
+  });
+
+  it.each([
+    ['none of them', []],
+    ['only the image that it was to stand on', ['basedisk']],
+  ])('whose disk is missing say so: there is %s', async (_, files) => {
+    const folder = await limaInstance(lima, 'damaged');
+    for (const file of files) await writeFile(join(folder, file), header(GiB));
+    const [damaged] = await survey();
+    expect(damaged).toMatchObject({ name: 'damaged', status: 'broken', problem: 'its disk is missing' });
+    const { stdout } = await shell(ctx.paths.home).with({ LIMA_HOME: lima })('usage', '--all');
+    expect(stdout).toMatch(/damaged +broken \(lima\)/);
+    expect(stdout).toContain('damaged: its disk is missing');
   });
 
   it('that can not be looked at have a row that says so', async () => {
