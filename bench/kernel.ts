@@ -151,7 +151,7 @@ class KernelBench {
 
   #command(...options: readonly string[]): readonly [string, ...string[]] {
     const fixed = ['--builder', 'chroot', '--config', this.#config, '--json', '--overcommit'];
-    const output = ['--jobs', String(jobs), '--output', join(this.#folder, 'out')];
+    const output = ['--jobs', String(jobs), '--output', join(this.#folder, 'out'), '--overwrite'];
     return [...zfsdev, 'build-kernel', ...fixed, ...output, ...options];
   }
 

@@ -9,7 +9,7 @@ import { lock } from '../host/lock.ts';
 import { requireZstd } from '../image/kernel-archive.ts';
 import { buildLock } from '../vm/build-claims.ts';
 import { inspect } from '../vm/store.ts';
-import { checkOutput, deliver, warnOfRoom, type Delivered } from './archive.ts';
+import { checkNames, checkOutput, deliver, warnOfRoom, type Delivered, type Output } from './archive.ts';
 import type { Builder } from './builder.ts';
 import { chrootBuilder, removeAll } from './chroot-builder.ts';
 import { machineName, vmBuilder } from './vm-builder.ts';
@@ -21,8 +21,7 @@ export interface KernelBuildOptions {
   readonly builder: 'vm' | 'chroot';
   /** Jobs were asked for, and are not simply the host's processors. */
   readonly jobsAsked: boolean;
-  /** The folder that gets the archive. */
-  readonly output: string;
+  readonly output: Output;
   /** Go on from the last finished phase of a build that failed. */
   readonly resume: boolean;
   /** Leave the place there when the archive is safe. */
@@ -64,8 +63,8 @@ export async function buildKernel(
   const held = await lock(buildLock(ctx, id), 'this very kernel');
   try {
     await requireZstd(ctx);
-    await checkOutput(options.output);
-    await warnOfRoom(ctx, request, options.output);
+    await checkOutput(options.output.folder);
+    await warnOfRoom(ctx, request, options.output.folder);
     await checkSource(request, ctx.signal);
     await settleEarlier(ctx, id, options);
     const builder = await place(ctx, id, request, options);
@@ -149,10 +148,14 @@ async function work(
 ): Promise<KernelResult> {
   const { log } = ctx.paths.build(id);
   try {
-    const { deadline, tell } = options;
-    const facts = await runPhases(ctx, builder, { log, deadline, tell, zfs: request.zfs.kind !== 'none' });
+    const { deadline, tell, output, resume } = options;
+    // A build that goes on may have brought its archive out before; then it is that which lies there.
+    const onRelease = (release: string): void =>
+      resume ? undefined : checkNames(output, release, builder.afterwards);
+    const zfs = request.zfs.kind !== 'none';
+    const facts = await runPhases(ctx, builder, { log, deadline, tell, zfs, onRelease });
     const delivered = await step(ctx.emit, 'copy', 'Bringing the archive out', () =>
-      deliver(ctx, builder, facts, options.output, log),
+      deliver(ctx, builder, facts, output, log),
     );
     const before = await builder.used();
     const peak = Math.max(builder.peak?.() ?? 0, Number(facts.get('peak') ?? 0) * 1024);

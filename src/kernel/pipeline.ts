@@ -32,6 +32,8 @@ export interface PipelineOptions {
   readonly deadline: Deadline;
   /** Without OpenZFS its phase is only a tidying up. */
   readonly zfs: boolean;
+  /** Told what `uname -r` will say, before anything is compiled; what it throws ends the build. */
+  readonly onRelease?: (release: string) => void;
   /** Each line of the phases, for who wants to see them all. */
   readonly tell?: ((line: string) => void) | undefined;
 }
@@ -46,7 +48,9 @@ export async function runPhases(ctx: Context, builder: Builder, options: Pipelin
     appendLog(options.log, `--- ${phase} (${new Date().toISOString()})`);
     const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
-    if (phase === 'config') tellTime(ctx, facts, options);
+    if (phase !== 'config') continue;
+    options.onRelease?.(facts.get('release') ?? '');
+    tellTime(ctx, facts, options);
   }
   return facts;
 }
