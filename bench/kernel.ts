@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { readIfExists } from '../src/host/files.ts';
 import { lastLines } from '../src/host/run.ts';
-import { contained } from '../src/image/build.ts';
+import { contained } from '../src/image/bootstrap.ts';
 import { isRoot } from '../src/image/workplace.ts';
 import { asOwnRoot } from '../src/kernel/chroot-builder.ts';
 import { tinyKernel } from '../test/support/tiny-kernel.ts';

@@ -8,7 +8,7 @@ import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
 import type { BuildPaths } from '../host/paths.ts';
 import { endedOutright } from '../host/run.ts';
-import { contained } from '../image/build.ts';
+import { contained } from '../image/bootstrap.ts';
 import { ensureToolchain, toolchainSize, unpackToolchain } from '../image/toolchain.ts';
 import { isRoot } from '../image/workplace.ts';
 import { checkClaims } from '../vm/admission.ts';
