@@ -27,11 +27,8 @@ export const toolchainSize = { packed: 250 * MiB, unpacked: 700 * MiB };
  * @throws Failure `image` (with the log's tail), `dependency`, `unsupported`, `interrupted`, `deadline`, `files`.
  */
 export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: string): Promise<string> {
-  const packages = [...(await buildTools(join(findPackageRoot(), 'provision'))), ...furtherPackages];
-  const architecture = debianArchitecture();
-  const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
   const { images } = ctx.paths;
-  const target = join(kernelFolder(images), `tools-${digest}.tar.zst`);
+  const { packages, architecture, target } = await toolchainOf(images, suite);
   if (exists(target)) return target;
   checkPermissions();
   await checkPrograms(ctx);
@@ -46,6 +43,17 @@ export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: strin
   } finally {
     await held.release();
   }
+}
+
+/** What the toolchain of a suite has in it, and the file that it is packed into. */
+export async function toolchainOf(
+  images: string,
+  suite: Suite,
+): Promise<Pick<Wanted, 'packages' | 'architecture' | 'target'>> {
+  const packages = [...(await buildTools(join(findPackageRoot(), 'provision'))), ...furtherPackages];
+  const architecture = debianArchitecture();
+  const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
+  return { packages, architecture, target: join(kernelFolder(images), `tools-${digest}.tar.zst`) };
 }
 
 interface Wanted {

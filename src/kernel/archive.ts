@@ -88,7 +88,7 @@ export async function deliver(
 }
 
 /** As any program makes a file that is there to be handed on. */
-function publicMode(): number {
+export function publicMode(): number {
   return 0o666 & ~process.umask();
 }
 

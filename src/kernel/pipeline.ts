@@ -3,7 +3,7 @@ import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { duration } from '../ui/progress.ts';
 import { phases, type Builder, type Phase } from './builder.ts';
-import { explainLoss, explainPhase } from './diagnose.ts';
+import { explainLoss, explainPhase, headingOf } from './diagnose.ts';
 import { appendLog } from './log.ts';
 import { estimateMake, makeMeter } from './progress.ts';
 
@@ -45,7 +45,7 @@ export interface PipelineOptions {
 export async function runPhases(ctx: Context, builder: Builder, options: PipelineOptions): Promise<Facts> {
   const facts = new Map<string, string>();
   for (const phase of phases) {
-    appendLog(options.log, `--- ${phase} (${new Date().toISOString()})`);
+    appendLog(options.log, headingOf(phase));
     const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
     if (phase !== 'config') continue;
