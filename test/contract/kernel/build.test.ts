@@ -3,6 +3,8 @@ import { appendFile, chmod, mkdir, readdir, readFile, rm, writeFile } from 'node
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Failure } from '../../../src/core/errors.ts';
+import type { ZfsdevEvent } from '../../../src/core/events.ts';
+import type { Context } from '../../../src/host/context.ts';
 import { deadlineIn } from '../../../src/host/deadline.ts';
 import { toolchainOf } from '../../../src/image/toolchain.ts';
 import { members } from '../../../src/kernel/archive.ts';
@@ -62,9 +64,10 @@ const common = (): RequestOptions => ({ config: 'tinyconfig', zfs: 'none', sourc
 async function build(
   options: Partial<KernelBuildOptions & RequestOptions> = {},
   overwrite = false,
+  context: Context = ctx,
 ): Promise<KernelResult> {
   const request = await parseRequest({ ...common(), ...options });
-  return buildKernel(ctx, request, {
+  return buildKernel(context, request, {
     builder: 'chroot',
     jobsAsked: options.jobs !== undefined,
     resume: false,
@@ -101,6 +104,17 @@ describe('a build', () => {
     expect(result.path).toBe(join(output, 'kernel-1.tar.zst'));
     expect((await readdir(output)).sort()).toEqual(['kernel-1.log', 'kernel-1.tar.zst']);
     expect(await places()).toEqual([]);
+  });
+
+  it('tells where its archive is, if only its place could not be taken away', async () => {
+    const emit = (event: ZfsdevEvent): void => {
+      if (event.type === 'step-started' && event.step === 'delete') throw new Failure('files', 'it is busy');
+    };
+    const { message, hint } = await failure(build({}, false, { ...ctx, emit }));
+    expect(message).toContain(`the archive is at ${join(output, 'kernel-1.tar.zst')}`);
+    expect(message).toContain('could not be deleted: it is busy');
+    expect(hint).toMatch(/^look at it: .*\nget rid of it: rm -rf /);
+    expect((await readdir(output)).sort()).toEqual(['kernel-1.log', 'kernel-1.tar.zst']);
   });
 
   it('ends before anything is compiled, where its archive would take the place of another', async () => {
