@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { readIfExists } from '../src/host/files.ts';
 import { lastLines } from '../src/host/run.ts';
-import { contained } from '../src/image/build.ts';
+import { contained } from '../src/image/bootstrap.ts';
 import { isRoot } from '../src/image/workplace.ts';
 import { asOwnRoot } from '../src/kernel/chroot-builder.ts';
 import { tinyKernel } from '../test/support/tiny-kernel.ts';
@@ -151,7 +151,7 @@ class KernelBench {
 
   #command(...options: readonly string[]): readonly [string, ...string[]] {
     const fixed = ['--builder', 'chroot', '--config', this.#config, '--json', '--overcommit'];
-    const output = ['--jobs', String(jobs), '--output', join(this.#folder, 'out')];
+    const output = ['--jobs', String(jobs), '--output', join(this.#folder, 'out'), '--overwrite'];
     return [...zfsdev, 'build-kernel', ...fixed, ...output, ...options];
   }
 

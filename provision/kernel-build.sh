@@ -2,7 +2,8 @@
 # Builds a kernel, and OpenZFS for it, phase by phase, in a place made for it: a machine, or a root file system that
 # zfsdev has entered. The host calls
 #
-#   kernel-build.sh PHASE     preflight, source, config, make, modules, zfs, initrd, archive, in this order
+#   kernel-build.sh PHASE [JOBS]     preflight, source, config, make, modules, zfs, initrd, archive, in this order;
+#                                    JOBS: others than settings.sh says, for a build that goes on
 #
 # and nothing else differs between the two. A phase that is done leaves done/PHASE, and is then done in a moment, so that a
 # build goes on where it was cut off. Everything lies in one folder ($ZFSDEV_BUILD, else /build):
@@ -52,6 +53,20 @@ check_programs() {
   [ -z "$missing" ] || die "programs that a build needs are missing here:$missing"
 }
 
+# As many compilers at once as were asked for, and as there is memory for.
+take_jobs() {
+  memory=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
+  # A compiler takes a few hundred MiB at its worst; the linker of a large kernel a gigabyte, once.
+  most=$((memory / 400000))
+  [ "$most" -ge 1 ] || most=1
+  jobs=$1
+  if [ "$jobs" -gt "$most" ]; then
+    jobs=$most
+    fact notice "$((memory / 1024)) MiB of memory are free: $jobs at a time instead of $1"
+  fi
+  put jobs "$jobs"
+}
+
 do_preflight() {
   # A root file system that was made for this has them from the start.
   if [ "$TOOLS" = install ]; then
@@ -62,18 +77,9 @@ do_preflight() {
   free=$(df -Pk "$BUILD" | awk 'NR == 2 { print $4 }')
   [ "$free" -ge "$NEEDED_KIB" ] ||
     die "not enough space to build in: $((free / 1024)) MiB are free, $((NEEDED_KIB / 1024)) MiB are needed"
-  memory=$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo)
-  # A compiler takes a few hundred MiB at its worst; the linker of a large kernel a gigabyte, once.
-  most=$((memory / 400000))
-  [ "$most" -ge 1 ] || most=1
   # shellcheck disable=SC2153
-  jobs=$JOBS
-  if [ "$jobs" -gt "$most" ]; then
-    jobs=$most
-    fact notice "$((memory / 1024)) MiB of memory are free: $jobs at a time instead of $JOBS"
-  fi
-  put jobs "$jobs"
-  fact jobs "$jobs"
+  take_jobs "$JOBS"
+  fact jobs "$(get jobs)"
   put compiler "$(gcc --version | head -n 1)"
   fact compiler "$(get compiler)"
 }
@@ -191,6 +197,14 @@ if [ -f "$BUILD/done/$PHASE" ]; then
   cat "$BUILD/done/$PHASE"
 else
   : >"$BUILD/facts"
+  # The first phase finds out how many there may be.
+  case $PHASE:${2:-} in
+    preflight:) ;;
+    preflight:*) JOBS=$2 ;;
+    *:) ;;
+    *) [ "$2" = "$(get asked)" ] || take_jobs "$2" ;;
+  esac
+  [ -z "${2:-}" ] || put asked "$2"
   "do_$PHASE"
   # The others take nothing worth the while, or the next one takes more.
   case $PHASE in modules | zfs | archive) measure_peak ;; esac

@@ -2,9 +2,10 @@
 # Enters a root file system and runs one phase of a kernel build in it. The host calls it as the root of namespaces made
 # for it (mounts and processes), so that all that is mounted and started here ends with them.
 #
-#   kernel-enter.sh ROOT BUILD CCACHE PHASE     CCACHE: a folder, or - for none
+#   kernel-enter.sh ROOT BUILD CCACHE PHASE [JOBS]     CCACHE: a folder, or - for none
 set -eu
-root=$1 build=$2 ccache=$3 phase=$4
+root=$1 build=$2 ccache=$3
+shift 3
 
 mkdir -p "$root/build" "$root/ccache"
 mount --rbind /dev "$root/dev"
@@ -18,4 +19,4 @@ if [ "$ccache" != - ]; then
 fi
 # What downloads asks for names where this host does.
 cat /etc/resolv.conf >"$root/etc/resolv.conf" 2>/dev/null || true
-exec chroot "$root" sh /build/provision/kernel-build.sh "$phase"
+exec chroot "$root" sh /build/provision/kernel-build.sh "$@"

@@ -29,6 +29,7 @@ export function declareKernel(program: Command, perform: Perform): void {
     .option('--no-guest-options', "leave out the options that a machine of zfsdev's needs")
     .option('--jobs <n>', 'compilers at once (default: one for each processor)', wholeNumber)
     .option('--output <folder>', 'where the archive goes', '.')
+    .option('--overwrite', 'replace an archive of that name, and its log')
     .addOption(new Option('--builder <builder>', 'where it is built').choices(['vm', 'chroot']).default('vm'))
     .addOption(new Option('--driver <driver>', 'what runs the machine').choices(['qemu', 'lima']))
     .option('--delete-after [when]', 'delete the machine once the archive is safe; =always: on failure too')

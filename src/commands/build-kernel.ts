@@ -9,6 +9,8 @@ import type { GlobalOptions, Session } from './session.ts';
 
 export interface BuildKernelOptions extends GlobalOptions, RequestOptions {
   readonly output?: string;
+  /** Replace an archive and a log of the same release. */
+  readonly overwrite?: boolean;
   readonly builder?: string;
   /** What runs the machine; the same choice as `up` has. */
   readonly driver?: string;
@@ -45,7 +47,7 @@ export async function buildKernel(session: Session, options: BuildKernelOptions)
     return;
   }
   const result = await build(ctx, request, {
-    output,
+    output: { folder: output, overwrite: options.overwrite === true },
     builder,
     jobsAsked: options.jobs !== undefined,
     ...(options.driver === undefined ? {} : { driver: options.driver }),

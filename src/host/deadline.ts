@@ -1,6 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Failure } from '../core/errors.ts';
 
+/** The longest that a timer can be set to, in milliseconds: 24 days; one that is set to more ends at once. */
+export const longestTimer = 2 ** 31 - 1;
+
 /** A point in time after which a wait fails; made once, handed down, so that steps share what is left. */
 export interface Deadline {
   /** Milliseconds from the start to the end. */

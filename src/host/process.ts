@@ -2,6 +2,7 @@ import { execa, type Options } from 'execa';
 import { constants } from 'node:os';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
 import { Failure } from '../core/errors.ts';
+import { longestTimer } from './deadline.ts';
 import { installCommand } from './packages.ts';
 import { lastLines, printable, type Attach, type Run, type RunOptions, type Streams } from './run.ts';
 
@@ -190,7 +191,7 @@ function execaOptions(env: Readonly<NodeJS.ProcessEnv>, options: RunOptions): Op
         }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
-    timeout: options.deadline,
+    timeout: Math.min(options.deadline, longestTimer),
     detached: options.detached === true || options.wholeGroup === true,
     ...(options.killSignal === undefined ? {} : { killSignal: options.killSignal }),
     forceKillAfterDelay: 10_000,

@@ -6,19 +6,13 @@ import { withUndo, type UndoStack } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, flush, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting, type Lock } from '../host/lock.ts';
-import { endedOutright } from '../host/run.ts';
+import { keyring, mmdebstrap } from './bootstrap.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
 import { pack, type Stage } from './pack.ts';
 import { imageFormat, type Recipe } from './recipe.ts';
 import { builtOf, inspectImage, kernelArchive, kernelFolder, type Image } from './store.ts';
 import { checkPermissions, isRoot, layOut, makeWorkplace } from './workplace.ts';
-
-/** Debian's own keys, with which all packages are checked. */
-export const keyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
-
-/** The module's compilation alone takes 3 min on 2 cores; a slow machine and a slow mirror get their chance. */
-const stageDeadline = 60 * 60_000;
 
 export interface BuildOptions {
   /** Address of a Debian mirror; the host's own, or the one that mmdebstrap takes, if left out. */
@@ -127,66 +121,24 @@ async function runtimeStage(stage: Stage): Promise<void> {
   );
 }
 
-/** What never reaches a disk: dpkg leaves it out while it unpacks, in the guest's own later installations too. */
-export const leftOut = ['man', 'info', 'locale', 'lintian', 'bug', 'doc'].map(
-  (name) => `/usr/share/${name}/*`,
-);
-
-/**
- * As root, mmdebstrap would mount below the host's own tree, and what it started would outlive it. In namespaces of
- * its own everything ends with it, and removing the working folder can't reach through a mount. Without root it makes
- * such namespaces itself.
- */
-export const contained = [
-  'unshare',
-  '--mount',
-  '--pid',
-  '--fork',
-  '--kill-child=KILL',
-  '--mount-proc',
-  '--',
-] as const;
-
 async function bootstrap(
-  stage: Stage,
+  { ctx, recipe, work, mirror, logFile }: Stage,
   packages: readonly string[],
   hook: string,
   progress: (text: string) => void,
 ): Promise<void> {
-  const { ctx, recipe, work, mirror, logFile } = stage;
-  await ctx.run(
-    [
-      ...(isRoot() ? contained : ([] as const)),
-      'mmdebstrap',
-      `--mode=${isRoot() ? 'root' : 'unshare'}`,
-      '--variant=minbase',
-      '--format=null',
-      `--architectures=${recipe.architecture}`,
-      `--components=${recipe.components.join(',')}`,
-      `--include=${packages.join(',')}`,
-      `--keyring=${keyring}`,
-      '--aptopt=APT::Install-Recommends "false"',
-      ...leftOut.map((path) => `--dpkgopt=path-exclude=${path}`),
-      '--dpkgopt=path-include=/usr/share/doc/*/copyright',
-      `--customize-hook=${join(work.shared, hook)}`,
-      recipe.suite,
-      '/dev/null',
-      ...(mirror === undefined ? [] : [mirror]),
-    ],
+  await mmdebstrap(
+    ctx,
+    { ...recipe, packages, mirror, target: '/dev/null' },
     {
-      effect: 'write',
-      deadline: stageDeadline,
-      signal: ctx.signal,
-      // What a killed build leaves on disk is swept by the next one.
-      ...(isRoot() ? endedOutright : { orphanSignal: 'TERM' }),
-      // A folder that every user may enter: / is one, this process's own may not be.
-      cwd: '/',
-      env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },
+      words: [
+        '--format=null',
+        '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+        `--customize-hook=${join(work.shared, hook)}`,
+      ],
+      temporary: work.shared,
       logFile,
-      onLine: (line) => {
-        const words = /^I: (.+?)\.*$/.exec(line)?.[1];
-        if (words) progress(words);
-      },
+      progress,
     },
   );
 }

@@ -7,13 +7,13 @@ import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
 import { findPackageRoot } from '../host/package-root.ts';
-import { endedOutright } from '../host/run.ts';
-import { checkPrograms, contained, imageLock, keyring, leftOut, moveAcross } from './build.ts';
+import { mmdebstrap } from './bootstrap.ts';
+import { checkPrograms, imageLock, moveAcross } from './build.ts';
 import { explainBuild } from './diagnose.ts';
 import { chooseMirror } from './mirror.ts';
 import { buildTools, debianArchitecture, type Suite } from './recipe.ts';
 import { kernelFolder } from './store.ts';
-import { checkPermissions, isRoot, makeWorkplace } from './workplace.ts';
+import { checkPermissions, makeWorkplace } from './workplace.ts';
 
 /** Beside what provision/build-tools.sh installs: a cache of what was compiled. */
 const furtherPackages = ['ccache'];
@@ -27,11 +27,8 @@ export const toolchainSize = { packed: 250 * MiB, unpacked: 700 * MiB };
  * @throws Failure `image` (with the log's tail), `dependency`, `unsupported`, `interrupted`, `deadline`, `files`.
  */
 export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: string): Promise<string> {
-  const packages = [...(await buildTools(join(findPackageRoot(), 'provision'))), ...furtherPackages];
-  const architecture = debianArchitecture();
-  const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
   const { images } = ctx.paths;
-  const target = join(kernelFolder(images), `tools-${digest}.tar.zst`);
+  const { packages, architecture, target } = await toolchainOf(images, suite);
   if (exists(target)) return target;
   checkPermissions();
   await checkPrograms(ctx);
@@ -46,6 +43,17 @@ export async function ensureToolchain(ctx: Context, suite: Suite, mirror?: strin
   } finally {
     await held.release();
   }
+}
+
+/** What the toolchain of a suite has in it, and the file that it is packed into. */
+export async function toolchainOf(
+  images: string,
+  suite: Suite,
+): Promise<Pick<Wanted, 'packages' | 'architecture' | 'target'>> {
+  const packages = [...(await buildTools(join(findPackageRoot(), 'provision'))), ...furtherPackages];
+  const architecture = debianArchitecture();
+  const digest = createHash('sha256').update(JSON.stringify({ suite, architecture, packages })).digest('hex');
+  return { packages, architecture, target: join(kernelFolder(images), `tools-${digest}.tar.zst`) };
 }
 
 interface Wanted {
@@ -66,36 +74,9 @@ async function make(ctx: Context, wanted: Wanted, progress: (text: string) => vo
     await writeFile(logFile, '');
     const local = join(work.shared, 'tools.tar.zst');
     try {
-      await ctx.run(
-        [
-          ...(isRoot() ? contained : ([] as const)),
-          'mmdebstrap',
-          `--mode=${isRoot() ? 'root' : 'unshare'}`,
-          '--variant=minbase',
-          `--architectures=${architecture}`,
-          '--components=main,contrib',
-          `--include=${packages.join(',')}`,
-          `--keyring=${keyring}`,
-          '--aptopt=APT::Install-Recommends "false"',
-          ...leftOut.map((path) => `--dpkgopt=path-exclude=${path}`),
-          suite,
-          local,
-          ...(mirror === undefined ? [] : [mirror]),
-        ],
-        {
-          effect: 'write',
-          deadline: 3_600_000,
-          signal: ctx.signal,
-          ...(isRoot() ? endedOutright : { orphanSignal: 'TERM' }),
-          cwd: '/',
-          env: { TMPDIR: work.shared, DEBIAN_FRONTEND: 'noninteractive' },
-          logFile,
-          onLine: (line) => {
-            const words = /^I: (.+?)\.*$/.exec(line)?.[1];
-            if (words) progress(words);
-          },
-        },
-      );
+      const components = ['main', 'contrib'];
+      const bootstrap = { suite, architecture, components, packages, mirror, target: local };
+      await mmdebstrap(ctx, bootstrap, { temporary: work.shared, logFile, progress });
     } catch (error) {
       throw explainBuild(error, logFile);
     }

@@ -1,13 +1,13 @@
 import { constants } from 'node:fs';
-import { access, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { access, chmod, copyFile, lstat, mkdir, rename, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { formatBytes, MiB } from '../core/bytes.ts';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { filesystemOf } from '../host/free-space.ts';
+import { isTaken, makeWholeFile } from '../host/whole-file.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
 import { parseKernelManifest } from '../image/kernel-store.ts';
-import { flush } from '../image/publish.ts';
 import type { Builder } from './builder.ts';
 import type { Facts } from './pipeline.ts';
 import type { KernelRequest } from './request.ts';
@@ -21,37 +21,96 @@ export interface Delivered {
   readonly log: string;
 }
 
+/** Where an archive and its log go. */
+export interface Output {
+  readonly folder: string;
+  /** They may take the place of files that are there, once they are whole. */
+  readonly overwrite: boolean;
+}
+
+/** The names of an archive and its log: both are the kernel's release. */
+function placesOf(folder: string, archive: string): Pick<Delivered, 'path' | 'log'> {
+  const path = join(folder, archive);
+  return { path, log: path.replace(/\.tar\.zst$/, '.log') };
+}
+
+/**
+ * Looks whether the archive of a release and its log have their names free, as soon as the release is known: hours before they
+ * are written. @throws Failure `already-exists`
+ */
+export function checkNames(output: Output, release: string, afterwards: readonly string[]): void {
+  const places = placesOf(output.folder, `kernel-${release}.tar.zst`);
+  if (!output.overwrite) for (const path of [places.path, places.log]) refuseTaken(path, afterwards);
+}
+
 /**
  * Brings the archive out of the builder into a folder: written beside, compared with what the builder says it is, looked
- * through, and only then given its name. An older archive of that name is replaced by the whole new one. The log comes with it.
- * @throws Failure `files` if it can't be written or is not what was packed, `interrupted`
+ * through, and only then given its name. The log comes with it. Neither takes the place of anything unasked; but the very same
+ * archive, which an earlier call brought out, is all that is wanted.
+ * @throws Failure `files` if it can't be written or is not what was packed, `already-exists`, `interrupted`
  */
 export async function deliver(
   ctx: Context,
   builder: Builder,
   facts: Facts,
-  output: string,
+  output: Output,
   log: string,
 ): Promise<Delivered> {
   const name = facts.get('archive') ?? '';
   const expected = facts.get('sha256') ?? '';
   if (basename(name) !== name || !name.endsWith('.tar.zst'))
     throw new Failure('files', `the builder names no archive: "${name}"`);
-  const path = join(output, name);
-  const part = join(output, `.${name}.part`);
-  const delivered = { path, sha256: expected, log: path.replace(/\.tar\.zst$/, '.log') };
+  const places = placesOf(output.folder, name);
+  const { overwrite } = output;
+  const put = overwrite ? { put: rename } : {};
   try {
-    await builder.fetch(name, part);
-    await verify(ctx, part, expected);
-    await flush(part);
-    await copyFile(log, delivered.log);
-    await rename(part, path);
-    await flush(dirname(path));
+    const isThere = !overwrite && (await hasSum(ctx, places.path, expected));
+    if (!isThere) {
+      if (!overwrite) for (const path of [places.path, places.log]) refuseTaken(path, builder.afterwards);
+      const fill = async (file: string): Promise<void> => {
+        await builder.fetch(name, file);
+        await verify(ctx, file, expected);
+        await chmod(file, publicMode());
+      };
+      await makeWholeFile(ctx, places.path, { fill, ...put });
+    }
+    if (!isThere || !isTaken(places.log)) {
+      const fill = async (file: string): Promise<void> => {
+        await copyFile(log, file);
+        await chmod(file, publicMode());
+      };
+      await makeWholeFile(ctx, places.log, { fill, ...put });
+    }
   } catch (error) {
-    await rm(part, { force: true }).catch(() => undefined);
-    throw ctx.signal.aborted ? error : explainDelivery(error, path, builder.afterwards);
+    throw ctx.signal.aborted ? error : explainDelivery(error, places.path, builder.afterwards);
   }
-  return delivered;
+  return { ...places, sha256: expected };
+}
+
+/** As any program makes a file that is there to be handed on. */
+export function publicMode(): number {
+  return 0o666 & ~process.umask();
+}
+
+/** Whether a file is there that has this checksum; one that can't be read is another one. */
+async function hasSum(ctx: Context, path: string, expected: string): Promise<boolean> {
+  if (!isTaken(path)) return false;
+  try {
+    return (await lstat(path)).isFile() && (await sha256Of(path, ctx.signal)) === expected;
+  } catch (error) {
+    if (ctx.signal.aborted) throw error;
+    return false;
+  }
+}
+
+/** @throws Failure `already-exists` that tells the ways on */
+function refuseTaken(path: string, afterwards: readonly string[]): void {
+  if (!isTaken(path)) return;
+  const hint = 'move it away, name another folder with --output, or have it replaced with --overwrite';
+  throw new Failure('already-exists', `there is something at ${path} already`, {
+    hint: [`${hint}; then go on with --resume`, ...afterwards].join('\n'),
+    data: { path },
+  });
 }
 
 /** What is built is there still: whatever went wrong, the way on is told. */
@@ -61,6 +120,7 @@ function explainDelivery(error: unknown, path: string, afterwards: readonly stri
   const full =
     hasCode(error, 'ENOSPC', 'EDQUOT') ||
     /No space left on device|Disk quota exceeded/.test([known?.message, known?.detail].join(' '));
+  if (known?.reason === 'already-exists') return known;
   if (known && !full) {
     return new Failure(known.reason, `${path} is not there yet: ${known.message}`, {
       ...(known.detail === undefined ? {} : { detail: known.detail }),

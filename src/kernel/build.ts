@@ -1,15 +1,17 @@
 import { rm, writeFile } from 'node:fs/promises';
-import { Failure } from '../core/errors.ts';
+import { Failure, messageOf } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
+import { exists, makePrivateFolder } from '../host/files.ts';
 import { lock } from '../host/lock.ts';
 import { requireZstd } from '../image/kernel-archive.ts';
 import { buildLock } from '../vm/build-claims.ts';
 import { inspect } from '../vm/store.ts';
-import { checkOutput, deliver, warnOfRoom, type Delivered } from './archive.ts';
+import { takeAway } from './aftermath.ts';
+import { checkNames, checkOutput, deliver, warnOfRoom, type Delivered, type Output } from './archive.ts';
+import { checkBegun, recordBegun } from './begun.ts';
 import type { Builder } from './builder.ts';
 import { chrootBuilder, removeAll } from './chroot-builder.ts';
 import { machineName, vmBuilder } from './vm-builder.ts';
@@ -21,8 +23,7 @@ export interface KernelBuildOptions {
   readonly builder: 'vm' | 'chroot';
   /** Jobs were asked for, and are not simply the host's processors. */
   readonly jobsAsked: boolean;
-  /** The folder that gets the archive. */
-  readonly output: string;
+  readonly output: Output;
   /** Go on from the last finished phase of a build that failed. */
   readonly resume: boolean;
   /** Leave the place there when the archive is safe. */
@@ -64,10 +65,10 @@ export async function buildKernel(
   const held = await lock(buildLock(ctx, id), 'this very kernel');
   try {
     await requireZstd(ctx);
-    await checkOutput(options.output);
-    await warnOfRoom(ctx, request, options.output);
+    await checkOutput(options.output.folder);
+    await warnOfRoom(ctx, request, options.output.folder);
     await checkSource(request, ctx.signal);
-    await settleEarlier(ctx, id, options);
+    await settleEarlier(ctx, id, request, options);
     const builder = await place(ctx, id, request, options);
     return await work(ctx, id, builder, request, options);
   } finally {
@@ -89,8 +90,7 @@ async function place(
       await writeFile(paths.log, '');
     }
     const builder = await makeBuilder(ctx, id, request, options);
-    if (!exists(paths.state))
-      await writeFileAtomically(paths.state, `${JSON.stringify({ version: 1, id, request }, null, 2)}\n`);
+    if (!exists(paths.state)) await recordBegun(ctx, paths, id, request);
     return builder;
   });
 }
@@ -103,6 +103,7 @@ async function place(
 async function settleEarlier(
   ctx: Context,
   id: string,
+  request: KernelRequest,
   { resume, builder }: KernelBuildOptions,
 ): Promise<void> {
   const paths = ctx.paths.build(id);
@@ -110,7 +111,15 @@ async function settleEarlier(
   const machine = builder === 'vm' ? await inspect(ctx, name) : undefined;
   // A machine that was deleted takes its build with it.
   const present = exists(paths.state) && (builder === 'chroot' || machine !== undefined);
-  if (resume && present) return;
+  const anew = `to begin anew: ${machine ? `zfsdev delete --force ${name}` : 'leave --resume out'}`;
+  if (resume && present) return checkBegun(ctx, paths, request, anew);
+  // The machine of a build that was cut off before there was anything to go on with.
+  if (machine && !present) {
+    throw new Failure('already-exists', `the machine ${name} is in the way, and has no build to go on with`, {
+      hint: anew,
+      data: { name },
+    });
+  }
   if (resume) {
     throw new Failure('not-found', 'there is no build of this kernel to go on with', {
       hint: 'leave --resume out; it wants the same options as the build that failed',
@@ -118,7 +127,7 @@ async function settleEarlier(
   }
   if (machine) {
     throw new Failure('already-exists', `the machine ${name} has an earlier build of this kernel`, {
-      hint: `--resume goes on with it, or brings its archive out again\nto begin anew: zfsdev delete --force ${name}`,
+      hint: `--resume goes on with it, or brings its archive out again\n${anew}`,
       data: { name },
     });
   }
@@ -149,21 +158,42 @@ async function work(
 ): Promise<KernelResult> {
   const { log } = ctx.paths.build(id);
   try {
-    const { deadline, tell } = options;
-    const facts = await runPhases(ctx, builder, { log, deadline, tell, zfs: request.zfs.kind !== 'none' });
+    const { deadline, tell, output, resume } = options;
+    // A build that goes on may have brought its archive out before; then it is that which lies there.
+    const onRelease = (release: string): void =>
+      resume ? undefined : checkNames(output, release, builder.afterwards);
+    const zfs = request.zfs.kind !== 'none';
+    const facts = await runPhases(ctx, builder, { log, deadline, tell, zfs, onRelease });
     const delivered = await step(ctx.emit, 'copy', 'Bringing the archive out', () =>
-      deliver(ctx, builder, facts, options.output, log),
+      deliver(ctx, builder, facts, output, log),
     );
     const before = await builder.used();
     const peak = Math.max(builder.peak?.() ?? 0, Number(facts.get('peak') ?? 0) * 1024);
     const result = { ...delivered, facts, before, peak };
     if (options.keep) return { ...result, after: before, left: builder.afterwards.slice(1) };
-    await builder.remove();
+    await removeDelivered(ctx, builder, delivered);
     return { ...result, after: 0, left: [] };
   } catch (error) {
     // Who presses Ctrl-C wants it gone, unless they said otherwise.
-    const interrupted = ctx.signal.aborted && !options.keepInterrupted;
-    if (options.deleteAlways || interrupted) await builder.remove();
+    if (ctx.signal.aborted && !options.keepInterrupted) await builder.remove();
+    else if (options.deleteAlways)
+      throw await takeAway(ctx, builder, { id, error, log, folder: options.output.folder });
     throw error;
+  }
+}
+
+/** Whatever goes wrong from here on: there is a kernel, and where it is is told. */
+async function removeDelivered(ctx: Context, builder: Builder, { path }: Delivered): Promise<void> {
+  try {
+    await builder.remove();
+  } catch (error) {
+    if (ctx.signal.aborted) throw error;
+    const known = error instanceof Failure ? error : undefined;
+    const message = `the archive is at ${path}, and ${builder.title} could not be deleted: ${messageOf(error)}`;
+    throw new Failure(known?.reason ?? 'files', message, {
+      hint: [...(known?.hint ? [known.hint] : []), ...builder.afterwards.slice(1)].join('\n'),
+      data: { ...known?.data, archive: path },
+      cause: error,
+    });
   }
 }

@@ -1,3 +1,5 @@
+import { Failure } from '../core/errors.ts';
+
 /** Phases of a build, in their order; provision/kernel-build.sh does the same in any builder. */
 export const phases = [
   'preflight',
@@ -37,4 +39,17 @@ export interface Builder {
   remove(): Promise<void>;
   /** Lines that say how to look at what is left of a build that failed, and how to get rid of it. */
   readonly afterwards: readonly string[];
+}
+
+/** What kernel-build.sh is told behind the phase: a build that goes on may be given other jobs than it began with. */
+export function wordsFor(jobs: number | undefined): readonly string[] {
+  return jobs === undefined ? [] : [String(jobs)];
+}
+
+/** The failure of a phase for which `--timeout` was too short. */
+export function outOfTime(phase: Phase, cause: unknown): Failure {
+  return new Failure('deadline', `the phase ${phase} did not end in time`, {
+    hint: 'give it longer: --timeout 48h --resume',
+    cause,
+  });
 }

@@ -7,17 +7,19 @@ import type { Context } from '../host/context.ts';
 import { exists, makePrivateFolder } from '../host/files.ts';
 import { lockWaiting } from '../host/lock.ts';
 import type { BuildPaths } from '../host/paths.ts';
-import { endedOutright } from '../host/run.ts';
-import { contained } from '../image/build.ts';
+import { endedOutright, printable } from '../host/run.ts';
+import { contained } from '../image/bootstrap.ts';
 import { ensureToolchain, toolchainSize, unpackToolchain } from '../image/toolchain.ts';
 import { isRoot } from '../image/workplace.ts';
 import { checkClaims } from '../vm/admission.ts';
 import { claimBuild } from '../vm/build-claims.ts';
-import type { Builder, Phase, PhaseOptions } from './builder.ts';
+import { outOfTime, wordsFor, type Builder, type Phase, type PhaseOptions } from './builder.ts';
 import type { KernelRequest } from './request.ts';
 import { layOutWork, neededSpace } from './workfiles.ts';
 
 export interface ChrootOptions {
+  /** Jobs were asked for, and are not simply the host's processors. */
+  readonly jobsAsked: boolean;
   readonly overcommit: boolean;
   readonly mirror?: string | undefined;
 }
@@ -39,6 +41,7 @@ export async function chrootBuilder(
       hint: 'leave --builder out: a machine can do it anywhere',
     });
   }
+  const jobs = options.jobsAsked ? request.jobs : undefined;
   if (!exists(paths.state)) {
     await admit(ctx, id, request, options.overcommit);
     const tools = await ensureToolchain(ctx, 'trixie', options.mirror);
@@ -53,7 +56,7 @@ export async function chrootBuilder(
   await makePrivateFolder(ctx.paths.compilerCache);
   return {
     title: 'a root file system on this host',
-    run: (phase, how) => run(ctx, paths, phase, how),
+    run: (phase, how) => run(ctx, paths, phase, jobs, how),
     fetch: (name, target) => copyFile(join(paths.work, 'out', name), target),
     grown: (work) =>
       claimBuild(ctx, id, boundOf(request), Math.min(boundOf(request), work + toolchainSize.unpacked)),
@@ -61,8 +64,8 @@ export async function chrootBuilder(
     remove: () => step(ctx.emit, 'delete', 'Taking the place away', () => removeAll(ctx, paths.folder)),
     afterwards: [
       'go on: the same command with --resume',
-      `look at it: ${paths.work}`,
-      `get rid of it: rm -rf ${paths.folder}`,
+      `look at it: ${printable(['ls', paths.work])}`,
+      `get rid of it: ${printable(['rm', '-rf', paths.folder])}`,
     ],
   };
 }
@@ -92,7 +95,12 @@ function boundOf(request: KernelRequest): number {
 /** As the root of a namespace a user is root to the files that are their own, and to nothing else. */
 export const asOwnRoot = ['unshare', '--user', '--map-root-user', ...contained.slice(1)] as const;
 
-function enter(ctx: Context, paths: BuildPaths, phase: Phase): readonly [string, ...string[]] {
+function enter(
+  ctx: Context,
+  paths: BuildPaths,
+  phase: Phase,
+  jobs: number | undefined,
+): readonly [string, ...string[]] {
   const script = join(paths.work, 'provision', 'kernel-enter.sh');
   const entering = isRoot() ? contained : asOwnRoot;
   return [
@@ -103,6 +111,7 @@ function enter(ctx: Context, paths: BuildPaths, phase: Phase): readonly [string,
     paths.work,
     ctx.paths.compilerCache,
     phase,
+    ...wordsFor(jobs),
   ];
 }
 
@@ -110,12 +119,14 @@ async function run(
   ctx: Context,
   paths: BuildPaths,
   phase: Phase,
+  jobs: number | undefined,
   { onLine, deadline, signal }: PhaseOptions,
 ): Promise<number> {
   try {
-    const { exitCode } = await ctx.run(enter(ctx, paths, phase), {
+    const { exitCode } = await ctx.run(enter(ctx, paths, phase, jobs), {
       effect: 'write',
-      deadline,
+      // None would be a deadline of 0.
+      deadline: Math.max(1, deadline),
       signal,
       ...endedOutright,
       onLine,
@@ -124,11 +135,12 @@ async function run(
     });
     return exitCode;
   } catch (error) {
-    throw explainEntering(error);
+    throw explainEntering(phase, error);
   }
 }
 
-function explainEntering(error: unknown): unknown {
+function explainEntering(phase: Phase, error: unknown): unknown {
+  if (error instanceof Failure && error.reason === 'deadline') return outOfTime(phase, error);
   if (!(error instanceof Failure) || !/unshare: .*(not permitted|failed)/.test(error.detail ?? ''))
     return error;
   return new Failure('dependency', 'this user may not enter a root file system of their own here', {
@@ -143,6 +155,8 @@ async function sizeOf(ctx: Context, folder: string): Promise<number> {
   const { stdout } = await ctx.run(['du', '-s', '--block-size=1', '--', folder], {
     effect: 'read',
     deadline: 600_000,
+    // A folder that can't be looked into is not counted; no reason to lose a kernel that is built.
+    accept: [1],
   });
   return Number(stdout.split('\t')[0]);
 }

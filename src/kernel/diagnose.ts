@@ -76,6 +76,18 @@ export function explainLoss(phase: Phase, error: unknown, { log, afterwards }: P
   });
 }
 
+/** The first line that a phase has in the log. */
+export function headingOf(phase: Phase): string {
+  return `--- ${phase} (${new Date().toISOString()})`;
+}
+
+/** What the last run of a phase has said: what ended an earlier one is no cause of this. */
+function linesOf(phase: Phase, log: string): string {
+  const [...headings] = log.matchAll(new RegExp(`^--- ${phase} \\(\\d{4}-[^\n]*\\n`, 'gm'));
+  const last = headings.at(-1);
+  return last === undefined ? log : log.slice(last.index + last[0].length);
+}
+
 /** Turns a phase that failed into a Failure with its reason, the end of the log, where the log is, and what to do next. */
 export function explainPhase(
   phase: Phase,
@@ -83,8 +95,7 @@ export function explainPhase(
   told: string | undefined,
   { log, afterwards }: Place,
 ): Failure {
-  const text = readIfExists(log) ?? '';
-  const end = lastLines(text, 30);
+  const end = lastLines(linesOf(phase, readIfExists(log) ?? ''), 30);
   const cause = causes.find(({ words, inLog }) => words.test(told ?? '') || (inLog && words.test(end)));
   const what = told ?? `the phase ${phase} ended with exit code ${exitCode}`;
   const message = cause?.message === undefined ? what : `${what}: ${cause.message}`;

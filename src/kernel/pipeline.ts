@@ -3,7 +3,7 @@ import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
 import { duration } from '../ui/progress.ts';
 import { phases, type Builder, type Phase } from './builder.ts';
-import { explainLoss, explainPhase } from './diagnose.ts';
+import { explainLoss, explainPhase, headingOf } from './diagnose.ts';
 import { appendLog } from './log.ts';
 import { estimateMake, makeMeter } from './progress.ts';
 
@@ -32,6 +32,8 @@ export interface PipelineOptions {
   readonly deadline: Deadline;
   /** Without OpenZFS its phase is only a tidying up. */
   readonly zfs: boolean;
+  /** Told what `uname -r` will say, before anything is compiled; what it throws ends the build. */
+  readonly onRelease?: (release: string) => void;
   /** Each line of the phases, for who wants to see them all. */
   readonly tell?: ((line: string) => void) | undefined;
 }
@@ -43,10 +45,12 @@ export interface PipelineOptions {
 export async function runPhases(ctx: Context, builder: Builder, options: PipelineOptions): Promise<Facts> {
   const facts = new Map<string, string>();
   for (const phase of phases) {
-    appendLog(options.log, `--- ${phase} (${new Date().toISOString()})`);
+    appendLog(options.log, headingOf(phase));
     const title = phase === 'zfs' && !options.zfs ? 'Tidying up' : titles[phase];
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
-    if (phase === 'config') tellTime(ctx, facts, options);
+    if (phase !== 'config') continue;
+    options.onRelease?.(facts.get('release') ?? '');
+    tellTime(ctx, facts, options);
   }
   return facts;
 }

@@ -69,6 +69,7 @@ export async function parseRequest(options: RequestOptions): Promise<KernelReque
 
 async function parseSource(text: string): Promise<Source> {
   if (text === 'debian') return { kind: 'debian' };
+  refuseSecret(text);
   const git = /^(?:git\+)?((?:https?|git|ssh|file):\/\/[^\s#]+)#(.+)$/.exec(text);
   if (git?.[1] && git[2]) {
     if (!/^[A-Za-z0-9][\w./+-]*$/.test(git[2]) || git[2].includes('..'))
@@ -88,6 +89,18 @@ async function parseSource(text: string): Promise<Source> {
   }
   const path = resolve(text);
   return { kind: (await kindOf('--source', path)) === 'folder' ? 'folder' : 'archive', path };
+}
+
+/** The archive and its log tell where the source came from, and are there to be handed on. */
+function refuseSecret(text: string): void {
+  if (!/^(git\+)?https?:\/\/[^/\s]*@|^[\w+]+:\/\/[^/\s@]*:[^/\s]*@/.test(text)) return;
+  throw new Failure(
+    'usage',
+    '--source: an address with a password or a token in it would be told by the archive',
+    {
+      hint: 'fetch it on this host, and name the folder or the tarball',
+    },
+  );
 }
 
 async function parseConfig(text: string): Promise<Config> {

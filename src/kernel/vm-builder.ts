@@ -8,7 +8,7 @@ import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
-import { deadlineIn } from '../host/deadline.ts';
+import { deadlineIn, longestTimer } from '../host/deadline.ts';
 import { actualSize, exists, makePrivateFolder } from '../host/files.ts';
 import type { BuildPaths } from '../host/paths.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
@@ -19,7 +19,7 @@ import { channelTo, remove, up } from '../vm/lifecycle.ts';
 import { driverName } from '../vm/drivers.ts';
 import { mainDisk } from '../vm/machine-files.ts';
 import { inspect, requireInstance } from '../vm/store.ts';
-import type { Builder, Phase, PhaseOptions } from './builder.ts';
+import { outOfTime, wordsFor, type Builder, type Phase, type PhaseOptions } from './builder.ts';
 import { watchGuest } from './guest-watch.ts';
 import { appendLog } from './log.ts';
 import type { KernelRequest } from './request.ts';
@@ -38,10 +38,8 @@ export interface MachineOptions {
 const bootDeadline = 20 * 60_000;
 /** What a guest gets to say that it is there, in milliseconds. */
 const answerDeadline = 2 * 60_000;
-/** The longest that a timer can be set to, in milliseconds: 24 days. */
-const longestTimer = 2 ** 31 - 1;
 /** Both outputs as one, so that the log has their lines whole and in their order. */
-const asOne = ['sh', '-c', 'exec sh "$0" "$1" 2>&1', '/build/provision/kernel-build.sh'] as const;
+const asOne = ['sh', '-c', 'exec sh "$0" "$@" 2>&1', '/build/provision/kernel-build.sh'] as const;
 
 /**
  * A machine of the template kernel-build, as large as the host can have it. Takes over the one that is there, for a build
@@ -67,6 +65,7 @@ export async function vmBuilder(
     await up(ctx, spec, { ...how, ...(options.mirror === undefined ? {} : { mirror: options.mirror }) });
     if (!exists(paths.state)) await layOut(ctx, name, paths, spec, request, options);
   });
+  const jobs = options.jobsAsked ? request.jobs : undefined;
   let peak = 0;
   const used = async (): Promise<number> => {
     const { instance } = await requireInstance(ctx, name);
@@ -76,7 +75,7 @@ export async function vmBuilder(
   };
   return {
     title: `the machine ${name}`,
-    run: (phase, how) => watched(used, () => run(ctx, name, paths, phase, how)),
+    run: (phase, how) => watched(used, () => run(ctx, name, paths, phase, jobs, how)),
     fetch: async (file, target) => {
       await (await channelTo(ctx, name)).copyOut([`/build/out/${file}`], target, ctx.signal);
     },
@@ -155,6 +154,7 @@ async function run(
   name: InstanceName,
   paths: BuildPaths,
   phase: Phase,
+  jobs: number | undefined,
   { onLine, deadline, signal }: PhaseOptions,
 ): Promise<number> {
   const late = AbortSignal.timeout(Math.min(longestTimer, Math.max(1, Math.floor(deadline))));
@@ -179,16 +179,13 @@ async function run(
       stderr: lines.input,
     });
     const any = AbortSignal.any([signal, late, guest.lost, unwritten.signal]);
-    return await channel.attach([...asOne, phase], { tty: false, signal: any });
+    return await channel.attach([...asOne, phase, ...wordsFor(jobs)], { tty: false, signal: any });
   } catch (error) {
     if (signal.aborted) throw error;
     if (unwritten.signal.aborted) throw unwritten.signal.reason;
     if (guest.lost.aborted) throw lostGuest(name, error);
     if (!late.aborted) throw error;
-    throw new Failure('deadline', `the phase ${phase} did not end in time`, {
-      hint: 'give it longer: --timeout 48h --resume',
-      cause: error,
-    });
+    throw outOfTime(phase, error);
   } finally {
     guest.stop();
     await lines.end();

@@ -1,6 +1,6 @@
 import { lstat, readdir, readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import { exists } from '../host/files.ts';
 
@@ -11,12 +11,14 @@ export interface LimaInstance {
   readonly running: boolean;
   /** Its disks, each once, whichever names lead to it. */
   readonly disks: readonly string[];
-  /** Why it could not be looked at. */
+  /** Why it could not be looked at, or what is wrong with it. */
   readonly problem?: string;
 }
 
 /** Up to 2.0 the machine's disk is `diffdisk` on `basedisk`; from 2.1 it is `disk`, and old ones have links of the new names. */
 const diskNames = ['diffdisk', 'disk', 'basedisk', 'image', 'iso'];
+/** Of these, what holds the machine's own data. */
+const ownDisks = ['diffdisk', 'disk'];
 
 /** Where this user's limactl keeps its instances. */
 export function limaHome(env: Readonly<NodeJS.ProcessEnv>): string {
@@ -59,7 +61,10 @@ export async function limaInstance(name: string, folder: string): Promise<LimaIn
       disks.set(path, path);
     }
   }
-  return { name, folder, running: await runs(folder), disks: [...disks.values()] };
+  const found = { name, folder, running: await runs(folder), disks: [...disks.values()] };
+  // A creation that was cut off leaves a folder without one, or with the image that it was to stand on.
+  const whole = found.disks.some((path) => ownDisks.includes(basename(path)));
+  return whole ? found : { ...found, problem: 'its disk is missing' };
 }
 
 async function runs(folder: string): Promise<boolean> {

@@ -6,6 +6,7 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { claimFile } from '../host/files.ts';
 import type { RunOptions } from '../host/run.ts';
+import { protocol } from './backing-name.ts';
 
 /**
  * How overlays are laid out. Subclusters (`extended_l2`) are a 32nd of a cluster, so with 128k they are 4 KiB, a
@@ -106,6 +107,11 @@ export async function createOverlay(
     await rm(disk.path, { force: true });
     throw error;
   }
+}
+
+/** What is no path (`json:{...}`, `nbd://...`) stays as it is. */
+async function backingName(overlay: string, backing: string): Promise<string> {
+  return protocol.test(backing) ? backing : backingPath(overlay, backing);
 }
 
 async function backingPath(overlay: string, backing: string): Promise<string> {
@@ -226,7 +232,7 @@ export async function compactTo(
   const backing =
     fullBacking === undefined
       ? []
-      : ['-B', await backingPath(target, fullBacking), '-F', backingFormat ?? 'qcow2'];
+      : ['-B', await backingName(target, fullBacking), '-F', backingFormat ?? 'qcow2'];
   await img(
     ctx,
     'write',

@@ -3,6 +3,8 @@ import { basename, dirname, isAbsolute, resolve } from 'node:path';
 import { hasCode, messageOf } from '../core/errors.ts';
 import { lockKey } from '../host/file-locks.ts';
 import { specialKind } from '../host/files.ts';
+import { leadsTo } from '../host/system-folders.ts';
+import { filesBehind } from '../qemu/backing-name.ts';
 import type { Qcow2 } from '../qemu/qcow2-header.ts';
 import { heldBySnapshots } from '../qemu/qcow2-snapshots.ts';
 import { readDisk, type DiskKind } from '../qemu/qcow2.ts';
@@ -24,6 +26,8 @@ export interface DiskUsage {
   readonly heldBySnapshots: number;
   /** Absolute, links resolved; as it is written if it isn't a file (`nbd://...`). */
   readonly backing?: string;
+  /** More files that it stands on, where its name for the backing file has the options of a whole chain (`json:{...}`). */
+  readonly further?: readonly string[];
   /** Why there is more to it than the figures say, or why there are none. */
   readonly problem?: string;
 }
@@ -71,29 +75,32 @@ export async function lookAtDisk(path: string, isRaw = false): Promise<DiskUsage
   }
 }
 
-/** A name with a protocol is no path, as QEMU has it: a colon before any slash. */
-const protocol = /^[^/]+:/;
-
 /** The backing file, and what is wrong with the disk although its tables can be read. */
 function backingOf(
   path: string,
   { backing, corrupt, external }: Qcow2,
-): Pick<DiskUsage, 'backing' | 'problem'> {
+): Pick<DiskUsage, 'backing' | 'further' | 'problem'> {
   const problem = corrupt
     ? { problem: 'QEMU has marked it as corrupt' }
     : external
       ? { problem: 'its data lies in a file of its own, which is not counted' }
       : {};
   if (backing === undefined) return problem;
-  const name = backing.replace(/^file:/, '');
-  if (protocol.test(name)) return { backing: name, ...problem };
+  const files = filesBehind(backing).map((name) => absolute(path, name));
+  const [first, ...others] = files;
+  if (first === undefined) return { backing, ...problem };
+  const further = others.length === 0 ? {} : { further: others.map(leadsTo) };
   try {
-    // Joined as it is: a `..` behind a link is what the link's target has above it.
-    return { backing: realpathSync(isAbsolute(name) ? name : `${dirname(path)}/${name}`), ...problem };
+    return { backing: realpathSync(first), ...further, ...problem };
   } catch (error) {
-    const whole = isAbsolute(name) ? name : resolve(dirname(path), name);
+    const whole = resolve(first);
     const absent = hasCode(error, 'ENOENT', 'ENOTDIR');
     const why = absent ? 'is missing' : `can't be found: ${messageOf(error)}`;
-    return { backing: whole, problem: `its backing file ${whole} ${why}`, ...problem };
+    return { backing: whole, ...further, problem: `its backing file ${whole} ${why}`, ...problem };
   }
+}
+
+/** Joined as it is: a `..` behind a link is what the link's target has above it. */
+function absolute(path: string, name: string): string {
+  return isAbsolute(name) ? name : `${dirname(path)}/${name}`;
 }

@@ -56,32 +56,17 @@ export async function sharedUsage(
   ];
 }
 
-/** A chain that is longer is one in a circle, or as good as one. */
-const longestChain = 64;
-
 /** Backing files, and what these stand on, that are counted nowhere else; each file once, whatever names lead to it. */
 async function basesOf(ctx: Context, machines: readonly User[]): Promise<SharedUsage[]> {
   const counted = new Set(machines.flatMap(({ disks }) => disks.map(({ file }) => file)));
-  const store = await Promise.all([ctx.paths.images, ctx.paths.warm].map(realFolder));
-  const looked = new Map<string, DiskUsage>();
+  const walk = await walkerOf(ctx);
   const found = new Map<string, { disk: DiskUsage; users: Set<string> }>();
   for (const { name, disks } of machines) {
-    for (const disk of disks) {
-      let path = disk.backing;
-      for (let depth = 0; path?.startsWith('/') && depth < longestChain; depth += 1) {
-        const here = path;
-        if (store.some((folder) => here.startsWith(folder))) break;
-        const base: DiskUsage = looked.get(path) ?? (await lookAtDisk(path));
-        looked.set(path, base);
-        const { file } = base;
-        if (file === undefined) break;
-        if (!counted.has(file)) {
-          const known = found.get(file) ?? { disk: base, users: new Set() };
-          found.set(file, known);
-          known.users.add(name);
-        }
-        path = base.backing;
-      }
+    for (const disk of await walk(disks)) {
+      if (disk.file === undefined || counted.has(disk.file)) continue;
+      const known = found.get(disk.file) ?? { disk, users: new Set() };
+      found.set(disk.file, known);
+      known.users.add(name);
     }
   }
   return [...found.values()].map(({ disk, users }) => ({
@@ -90,6 +75,31 @@ async function basesOf(ctx: Context, machines: readonly User[]): Promise<SharedU
     actual: disk.actual,
     usedBy: [...users],
   }));
+}
+
+/** What disks stand on, outside the state home's own stores; each file is looked at once, however many stand on it. */
+async function walkerOf(ctx: Context): Promise<(disks: readonly DiskUsage[]) => Promise<Set<DiskUsage>>> {
+  const stores = await Promise.all([ctx.paths.images, ctx.paths.warm].map(realFolder));
+  const looked = new Map<string, Promise<DiskUsage>>();
+  const lookOnce = (path: string): Promise<DiskUsage> => {
+    const look = looked.get(path) ?? lookAtDisk(path);
+    looked.set(path, look);
+    return look;
+  };
+  return async (disks) => {
+    const bases = new Set<DiskUsage>();
+    const wanted = [...disks];
+    for (let at = wanted.shift(); at !== undefined; at = wanted.shift()) {
+      for (const path of [at.backing, ...(at.further ?? [])]) {
+        if (!path?.startsWith('/') || stores.some((folder) => path.startsWith(folder))) continue;
+        const base = await lookOnce(path);
+        // What was come by before is in a circle, or the common base of several.
+        if (!bases.has(base)) wanted.push(base);
+        bases.add(base);
+      }
+    }
+    return bases;
+  };
 }
 
 /** With a slash behind it, links resolved as in the paths of backing files. */

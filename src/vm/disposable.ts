@@ -1,11 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { freemem } from 'node:os';
+import { isDeepStrictEqual } from 'node:util';
+import { Failure } from '../core/errors.ts';
 import { parseName, type InstanceName } from '../core/names.ts';
 import type { Context } from '../host/context.ts';
 import { isAlive, residentSize } from '../host/process-identity.ts';
 import { isLocked } from '../host/lock.ts';
 import type { Spec } from '../template/spec.ts';
 import { driverOf } from './drivers.ts';
+import type { Inspection } from './instance.ts';
 import { withInstanceLock } from './lifecycle.ts';
 import { sweepWarm } from './warm-store.ts';
 import { inspect, instanceLock, instanceNames, readInstance, writeState } from './store.ts';
@@ -15,18 +18,41 @@ export function disposableName(spec: Spec): InstanceName {
   return parseName(`run-${spec.name.slice(0, 28)}-${randomBytes(3).toString('hex')}`);
 }
 
-/** Removes machines whose owner is gone (of a killed CI job, or half-saved ones); gives their names. */
+/**
+ * Removes machines whose owner is gone (of a killed CI job, or half-saved ones); gives their names. One that somebody is at, or
+ * has protected, stays.
+ */
 export async function reap(ctx: Context): Promise<InstanceName[]> {
   const reaped: InstanceName[] = [];
   for (const name of await instanceNames(ctx)) {
-    const state = (await inspect(ctx, name))?.instance?.state;
-    if (!state?.owner || (await isAlive(ctx.run, state.owner))) continue;
-    if (await isLocked(instanceLock(ctx, name))) continue;
-    await withInstanceLock(ctx, name, () => driverOf(ctx, { state }).remove(name));
-    reaped.push(name);
+    const seen = await inspect(ctx, name);
+    if (!seen || !(await isOrphaned(ctx, seen)) || (await isLocked(instanceLock(ctx, name)))) continue;
+    if (await reapLocked(ctx, seen)) reaped.push(name);
   }
   await sweepWarm(ctx);
   return reaped;
+}
+
+/** Whoever came in between may have started it, kept it or made it anew: it goes only if it still is what was seen. */
+async function reapLocked(ctx: Context, seen: Inspection): Promise<boolean> {
+  const { name } = seen;
+  try {
+    return await withInstanceLock(ctx, name, async () => {
+      const found = await inspect(ctx, name, { lockIsOurs: true });
+      if (!found || found.pid !== seen.pid || !(await isOrphaned(ctx, found))) return false;
+      if (!isDeepStrictEqual(found.instance?.state, seen.instance?.state)) return false;
+      await driverOf(ctx, found.instance).remove(name);
+      return true;
+    });
+  } catch (error) {
+    if (error instanceof Failure && error.reason === 'locked') return false;
+    throw error;
+  }
+}
+
+async function isOrphaned(ctx: Context, found: Inspection): Promise<boolean> {
+  const owner = found.instance?.state.owner;
+  return owner !== undefined && !found.protected && !(await isAlive(ctx.run, owner));
 }
 
 /**

@@ -22,8 +22,7 @@ import { disksOf } from './snapshot-disks.ts';
 import { readBegun } from './snapshot-record.ts';
 import { tellOfFilesThatStay } from './storage-files.ts';
 import { WarmDamaged } from './warm-check.ts';
-import { condemnWarm } from './warm-store.ts';
-import { warmStateFor } from './warm.ts';
+import { setAside, warmStateFor } from './warm.ts';
 
 export interface UpResult {
   readonly outcome: 'created' | 'started' | 'already-running';
@@ -85,10 +84,7 @@ async function createAndStart(
       return { instance, ...(spec.pool && !warm.fresh ? { poolHealth: 'ONLINE' } : {}) };
     } catch (error) {
       if (!(error instanceof WarmDamaged)) throw error;
-      const users = await condemnWarm(ctx, warm.manifest.key);
-      const next = users.length === 0 ? 'up' : `up after zfsdev delete ${users.join(' ')}`;
-      const text = `the warm state ${warm.manifest.key.slice(0, 12)} is damaged (${error.message}); booting instead, the next ${next} saves a new one`;
-      ctx.emit({ type: 'notice', level: 'warning', text });
+      await setAside(ctx, warm.manifest, error);
     }
   }
   const instance = await createBy(ctx, driver, spec, options, {}, async (state, undo) =>

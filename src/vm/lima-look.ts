@@ -67,5 +67,6 @@ export async function lookAtLima(
       pid: machine,
       problem: `Lima's host agent ended, and left its machine running; zfsdev stop --force ${instance.name} ends it`,
     };
-  return { folder, disks, ...(agent === undefined ? {} : { pid: agent }) };
+  const problem = found.problem === undefined ? {} : { problem: found.problem };
+  return { folder, disks, ...(agent === undefined ? {} : { pid: agent }), ...problem };
 }

@@ -5,6 +5,7 @@ import type { Context } from '../host/context.ts';
 import { isWithin, leadsTo } from '../host/system-folders.ts';
 import { lockKey } from '../host/file-locks.ts';
 import { readIfExists } from '../host/files.ts';
+import { filesBehind } from '../qemu/backing-name.ts';
 import { readDisk } from '../qemu/qcow2.ts';
 import { parseSpec, type Spec } from '../template/spec.ts';
 import { disksAmong } from '../template/storage.ts';
@@ -26,20 +27,27 @@ const longestChain = 64;
 /** The files that a qcow2 stands on, nearest first; a file that can't be read ends the chain. */
 export function backingChain(path: string): string[] {
   const chain: string[] = [];
-  for (let at = path; chain.length < longestChain;) {
-    let backing: string | undefined;
-    try {
-      const content = readDisk(at);
-      backing = content.kind === 'qcow2' ? content.qcow2.backing?.replace(/^file:/, '') : undefined;
-    } catch {
-      return chain;
-    }
-    if (backing === undefined || /^[^/]+:/.test(backing)) return chain;
-    // Joined as it is: a `..` behind a link is what the link's target has above it.
-    at = isAbsolute(backing) ? backing : `${dirname(leadsTo(at))}/${backing}`;
-    chain.push(leadsTo(at));
+  const wanted = backingFiles(path);
+  for (let at = wanted.shift(); at !== undefined && chain.length < longestChain; at = wanted.shift()) {
+    const place = leadsTo(at);
+    if (chain.includes(place)) continue;
+    chain.push(place);
+    wanted.push(...backingFiles(at));
   }
   return chain;
+}
+
+/** What a disk itself says that it stands on. */
+function backingFiles(path: string): string[] {
+  try {
+    const content = readDisk(path);
+    const name = content.kind === 'qcow2' ? content.qcow2.backing : undefined;
+    // Joined as it is: a `..` behind a link is what the link's target has above it.
+    const files = name === undefined ? [] : filesBehind(name);
+    return files.map((file) => (isAbsolute(file) ? file : `${dirname(leadsTo(path))}/${file}`));
+  } catch {
+    return [];
+  }
 }
 
 /** What one machine's storage does with which files, as its spec says it, whether they are there or not. */

@@ -7,7 +7,7 @@ import { Failure, hasCode, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { fileRecordSchema } from './file-record.ts';
 import { actualSize, flush, readIfExists, writeFileAtomically } from '../host/files.ts';
-import { isLocked } from '../host/lock.ts';
+import { isLocked, lockWaiting } from '../host/lock.ts';
 import { machinesOn, withUsers } from './storage-users.ts';
 import { wholeInstances } from './store.ts';
 import type { Instance } from './instance.ts';
@@ -102,7 +102,7 @@ export function buildingFolder(ctx: Context, key: string): string {
   return join(ctx.paths.warm, `.building-${key.slice(0, 12)}-${process.pid}`);
 }
 
-/** The lock of whoever makes the warm state of a key. */
+/** The lock of whoever makes the warm state of a key, or sets it aside. */
 export function warmLock(ctx: Context, key: string): string {
   return ctx.paths.lock(`warm-${key.slice(0, 12)}`);
 }
@@ -183,7 +183,7 @@ export function inTheWay(key: string, users: readonly string[]): string {
 
 /**
  * Sets a damaged warm state aside: no fork is made from it again. Its memory goes at once; its disk stays as long as
- * instances stand on it, and `prune` takes it afterwards.
+ * instances stand on it, and `prune` takes it afterwards. To be called under `warmLock`.
  * @returns the instances that stand on it: none is saved in its place before they are gone
  */
 export async function condemnWarm(ctx: Context, key: string): Promise<readonly string[]> {
@@ -193,6 +193,26 @@ export async function condemnWarm(ctx: Context, key: string): Promise<readonly s
   const users = (await warmUsers(ctx)).get(key) ?? [];
   if (users.length === 0) await rm(paths.folder, { recursive: true, force: true });
   return users;
+}
+
+/**
+ * As `condemnWarm`, of one that a fork has found damaged; waits for whoever is making or judging it. What was saved in its
+ * place since stays.
+ * @returns the instances that stand on the damaged one; undefined if there is another in its place
+ * @throws Failure `interrupted`
+ */
+export async function condemnForked(
+  ctx: Context,
+  { key, created }: Pick<WarmManifest, 'key' | 'created'>,
+): Promise<readonly string[] | undefined> {
+  const held = await lockWaiting(warmLock(ctx, key), ctx.signal);
+  try {
+    const found = await inspectWarm(ctx, key);
+    if (found?.state === 'whole' && found.manifest.created !== created) return undefined;
+    return await condemnWarm(ctx, key);
+  } finally {
+    await held.release();
+  }
 }
 
 export async function writeManifest(folder: string, manifest: WarmManifest): Promise<void> {

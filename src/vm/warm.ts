@@ -9,7 +9,16 @@ import type { Driver } from './driver.ts';
 import { createBy, type UpOptions } from './creation.ts';
 import { instanceLock } from './store.ts';
 import { warmKeyOf, type WarmKey } from './warm-key.ts';
-import { condemnWarm, hostCpu, inspectWarm, inTheWay, warmLock, type WarmManifest } from './warm-store.ts';
+import type { WarmDamaged } from './warm-check.ts';
+import {
+  condemnForked,
+  condemnWarm,
+  hostCpu,
+  inspectWarm,
+  inTheWay,
+  warmLock,
+  type WarmManifest,
+} from './warm-store.ts';
 
 /** A warm state, and the driver's way to fork from it. */
 export interface Forkable {
@@ -33,10 +42,10 @@ export async function warmStateFor(
   const { fork, saveWarm } = driver;
   if (!fork || !saveWarm) return undefined;
   const key = await warmKeyOf(ctx, spec);
-  const present = await wholeWarm(ctx, key);
-  if (present === 'in the way') return undefined;
-  if (present) return { manifest: present, fresh: false, fork };
-  // Two first ups at once save one state: the second waits for the first one's.
+  const present = await inspectWarm(ctx, key.key);
+  if (present?.state === 'whole' && unfit(present.manifest, key.key) === undefined)
+    return { manifest: present.manifest, fresh: false, fork };
+  // Two first ups at once save one state: the second waits for the first one's. And none sets aside what the other makes.
   const held = await lockWaiting(warmLock(ctx, key.key), ctx.signal);
   try {
     const made = (await wholeWarm(ctx, key)) ?? (await makeWarm(ctx, driver, saveWarm, spec, key, options));
@@ -54,7 +63,10 @@ export async function warmStateFor(
 /** Failures of booting and saving a warm machine after which the instance itself is made without one. */
 const survivable: readonly FailureReason[] = ['process', 'files', 'no-space', 'guest'];
 
-/** The warm state of a key. One that can't be used goes; or its disk stays, where instances stand on it, in the way of a new one. */
+/**
+ * The warm state of a key, under its lock. One that can't be used goes; or its disk stays, where instances stand on it, in the way
+ * of a new one.
+ */
 async function wholeWarm(ctx: Context, { key }: WarmKey): Promise<WarmManifest | 'in the way' | undefined> {
   const found = await inspectWarm(ctx, key);
   if (found) {
@@ -77,6 +89,15 @@ function unfit(manifest: WarmManifest, key: string): string | undefined {
   if (manifest.key !== key) return 'it was saved under another key';
   if (manifest.cpu !== hostCpu()) return `it was saved on another processor: ${manifest.cpu}`;
   return undefined;
+}
+
+/** Sets a warm state aside that a fork has found damaged, and tells. @throws Failure `interrupted` */
+export async function setAside(ctx: Context, warm: WarmManifest, { message }: WarmDamaged): Promise<void> {
+  const users = await condemnForked(ctx, warm);
+  const next = users?.length ? `up after zfsdev delete ${users.join(' ')}` : 'up';
+  const then = users ? `the next ${next} saves a new one` : 'another was saved since';
+  const text = `the warm state ${warm.key.slice(0, 12)} is damaged (${message}); booting instead, ${then}`;
+  ctx.emit({ type: 'notice', level: 'warning', text });
 }
 
 /** Boots a machine of this spec under a name of its own, and saves it. */

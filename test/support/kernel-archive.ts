@@ -9,7 +9,8 @@ interface StoredImage {
 }
 
 /** What the archive of a kernel tells of itself, where a test doesn't say otherwise. */
-const manifest = {
+export const kernelManifest = {
+  release: '1',
   ...{
     format: 1,
     architecture: process.arch === 'arm64' ? 'arm64' : 'x86_64',
@@ -40,7 +41,7 @@ export async function imageKernel(
   await cp(join(image.folder, 'initrd'), join(packed, 'initrd'));
   await writeFile(join(packed, 'System.map'), '');
   await writeFile(join(packed, 'config'), '');
-  await writeFile(join(packed, 'manifest.json'), JSON.stringify({ ...manifest, release, ...more }));
+  await writeFile(join(packed, 'manifest.json'), JSON.stringify({ ...kernelManifest, release, ...more }));
   call(
     'sh',
     '-c',

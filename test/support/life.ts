@@ -1,7 +1,8 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect } from 'vitest';
+import { afterAll, beforeAll } from 'vitest';
+import { inGuest } from './in-guest.ts';
 import type { Shell } from './zfsdev.ts';
 
 /** What the tests of one file share, that follow a machine through its life. */
@@ -24,10 +25,6 @@ export function lifeOf(zfsdev: Shell, name: string): Life {
   });
   return {
     onHost: (file) => join(folder, file),
-    guest: async (...argv) => {
-      const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
-      expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
-      return stdout.trim();
-    },
+    guest: (...argv) => inGuest(zfsdev, name, ...argv),
   };
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ownHome } from '../support/home.ts';
+import { inGuest } from '../support/in-guest.ts';
 
 const zfsdev = ownHome();
 const name = 'cloud';
@@ -11,12 +12,7 @@ const patience = ['--timeout', '20m'];
 let folder: string;
 let template: string;
 
-async function guest(...argv: string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
-  expect(stderr).toBe('');
-  expect(exitCode).toBe(0);
-  return stdout.trim();
-}
+const guest = (...argv: string[]): Promise<string> => inGuest(zfsdev, name, ...argv);
 
 // The image that zfsdev builds for Lima is one for any NoCloud seed; here it is taken for somebody else's.
 beforeAll(async () => {

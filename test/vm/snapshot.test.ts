@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ownHome, removeAll } from '../support/home.ts';
+import { scriptInGuest } from '../support/in-guest.ts';
 import { done } from '../support/outcome.ts';
 import { type Result } from '../support/zfsdev.ts';
 
@@ -23,11 +24,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-async function guest(script: string): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
-  expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
-  return stdout.trim();
-}
+const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
 
 function snapshot(verb: string, ...args: string[]): Promise<Result> {
   return zfsdev('snapshot', verb, name, ...args);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../../src/core/bytes.ts';
 import { ownHome, removeAll } from '../support/home.ts';
+import { scriptInGuest } from '../support/in-guest.ts';
 import { machinesOf } from '../support/machines.ts';
 import { done } from '../support/outcome.ts';
 import type { Result } from '../support/zfsdev.ts';
@@ -42,15 +43,9 @@ storage:
   return done(zfsdev('up', file));
 }
 
-async function inGuest(name: string, script: string): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
-  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
-  return stdout.trim();
-}
-
 describe('a machine with several disks, a share, and snapshots of the set', () => {
   const name = 'multi';
-  const guest = (script: string): Promise<string> => inGuest(name, script);
+  const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
   const snapshot = (verb: string, ...args: string[]): Promise<Result> =>
     zfsdev('snapshot', verb, name, ...args);
 
@@ -213,7 +208,8 @@ describe('pattern 2: raw disks', () => {
     expect((await stat(onHost('vms/prod-data.raw'))).size).toBe(192 * MiB);
     const taken = await done(zfsdev('snapshot', 'create', name, 'one', '--live'));
     expect(taken.stderr).toContain('system, data');
-    const sum = await inGuest(
+    const sum = await scriptInGuest(
+      zfsdev,
       name,
       `zpool create -m /data data /dev/disk/by-id/virtio-data && head -c 8M /dev/urandom >/data/file &&
        zpool sync && sha256sum /data/file`,
@@ -222,7 +218,7 @@ describe('pattern 2: raw disks', () => {
     await done(zfsdev('start', name));
     const again = `zpool list data >/dev/null 2>&1 || zpool import -f -d /dev/disk/by-id data
       zpool scrub -w data && zpool status -x data && sha256sum /data/file`;
-    expect(await inGuest(name, again)).toBe(`pool 'data' is healthy\n${sum}`);
+    expect(await scriptInGuest(zfsdev, name, again)).toBe(`pool 'data' is healthy\n${sum}`);
   });
 
   it("are nobody else's as long as the machine is there", async () => {

@@ -7,6 +7,7 @@ import { heldBySnapshots } from '../../src/qemu/qcow2-snapshots.ts';
 import { readDisk } from '../../src/qemu/qcow2.ts';
 import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
+import { scriptInGuest } from '../support/in-guest.ts';
 
 const zfsdev = ownHome();
 const name = 'room';
@@ -19,11 +20,7 @@ beforeAll(async () => {
 });
 afterAll(() => removeAll(zfsdev));
 
-async function guest(script: string): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
-  expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
-  return stdout.trim();
-}
+const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
 
 interface Usage {
   readonly machines: readonly {

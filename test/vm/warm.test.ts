@@ -3,17 +3,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { ownHome, removeAll } from '../support/home.ts';
+import { inGuest } from '../support/in-guest.ts';
 import { machinesOf } from '../support/machines.ts';
 
 const zfsdev = ownHome();
 
 afterEach(() => removeAll(zfsdev));
 
-async function guest(name: string, ...argv: string[]): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', ...argv);
-  expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
-  return stdout.trim();
-}
+const guest = (name: string, ...argv: string[]): Promise<string> => inGuest(zfsdev, name, ...argv);
 
 describe('forks of one warm machine', () => {
   it('are machines of their own, with the right time and pools of their own', async () => {

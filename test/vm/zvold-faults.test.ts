@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ownHome, removeAll } from '../support/home.ts';
 import { runInGuest } from '../support/guest-program.ts';
+import { inGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
 
 const zfsdev = ownHome();
@@ -21,10 +22,7 @@ async function expectAllWell(program: string): Promise<void> {
   expect(stdout).toContain('ok: ');
 }
 
-async function guest(...argv: string[]): Promise<void> {
-  const { exitCode, stderr } = await zfsdev('exec', name, '--', ...argv);
-  expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
-}
+const guest = (...argv: string[]): Promise<string> => inGuest(zfsdev, name, ...argv);
 
 // One machine goes through all of it.
 describe('zvold on a real pool', () => {

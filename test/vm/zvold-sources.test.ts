@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
+import { scriptInGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
 
 const zfsdev = ownHome();
@@ -113,11 +114,7 @@ async function hold(
 const until = (condition: string): string =>
   `timeout 300 sh -c 'until ${condition}; do :; done' >/dev/null 2>&1`;
 
-async function guest(script: string): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
-  expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
-  return stdout.trim();
-}
+const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
 
 /** Imports a source as a volume, compares it with the content, and deletes it. */
 async function expectImported(source: string, ...options: readonly string[]): Promise<void> {

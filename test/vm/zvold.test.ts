@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
+import { scriptInGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
 
 const zfsdev = ownHome();
@@ -29,11 +30,7 @@ async function json(...words: string[]): Promise<Record<string, unknown>> {
   return JSON.parse(stdout.split('\n').at(-1) ?? '') as Record<string, unknown>;
 }
 
-async function guest(script: string): Promise<string> {
-  const { exitCode, stdout, stderr } = await zfsdev('exec', name, '--', 'sh', '-c', script);
-  expect({ stderr, exitCode }).toEqual({ stderr: '', exitCode: 0 });
-  return stdout.trim();
-}
+const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
 
 const sumOf = (volume: string): Promise<string> =>
   guest(`sha256sum </dev/zvol/testpool/${volume} | cut -d ' ' -f 1`);

@@ -61,6 +61,14 @@ test('killed by a signal is told apart from an exit code', async () => {
   });
 });
 
+test('a deadline that no timer can be set to does not end it at once', async () => {
+  const { stdout } = await run(node('setTimeout(() => console.log("done"), 50)'), {
+    ...read,
+    deadline: 2 ** 40,
+  });
+  expect(stdout).toBe('done');
+});
+
 test('the deadline ends it', async () => {
   await expect(run(forever, { effect: 'read', deadline: 200 })).rejects.toMatchObject({
     reason: 'deadline',

@@ -146,7 +146,8 @@ async function play(
   );
 }
 
-const run = (phase: string): Promise<Ended> => house.run('kernel-build.sh', [phase], { ZFSDEV_BUILD: build });
+const run = (phase: string, ...jobs: string[]): Promise<Ended> =>
+  house.run('kernel-build.sh', [phase, ...jobs], { ZFSDEV_BUILD: build });
 const here = (name: string): boolean => existsSync(join(build, name));
 
 describe('a phase that is cut off in its last moment', () => {
@@ -210,6 +211,15 @@ describe('make, where it was cut off', () => {
     await earlier('another boot\n');
     expect(await run('make')).toMatchObject({ exitCode: 0, stderr: '' });
     expect(left()).toEqual(['Makefile', 'kernel/whole.o', '.config']);
+  });
+
+  it('has as many compilers as are asked for now', async () => {
+    await play({ JOBS: 7 });
+    await earlier(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'));
+    await put({ 'done/jobs.value': '7\n' });
+    // The kernel's make is called with -j 1, or refused.
+    expect(await run('make', '1')).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(await run('modules', '1')).toMatchObject({ exitCode: 0, stderr: '' });
   });
 
   it('keeps all of it, if the machine is the same', async () => {

@@ -75,6 +75,18 @@ exit $status`;
 }
 
 describe('compact', () => {
+  it('leaves a backing file that is named by options what it is', async () => {
+    const filename = join(ctx.folder, 'base.qcow2');
+    const name = `json:${JSON.stringify({ driver: 'qcow2', file: { driver: 'file', filename } })}`;
+    qemu('qemu-img', 'rebase', '-u', '-b', name, '-F', 'qcow2', disk);
+    expect(await zfsdev('compact', 'a')).toMatchObject({ exitCode: 0 });
+    expectSameDisk();
+    const { 'full-backing-filename': backing } = JSON.parse(
+      qemu('qemu-img', 'info', '--output=json', disk),
+    ) as Record<string, unknown>;
+    expect(backing).toMatch(/^json:/);
+  });
+
   it('writes less, with the same content, mode and backing file', async () => {
     const before = (await stat(disk)).blocks;
     expect(await zfsdev('compact', 'a')).toMatchObject({ exitCode: 0 });

@@ -6,6 +6,7 @@ import { surveyUsage, totalOf, type MachineUsage } from '../../../src/storage/us
 import { testContext, type TestContext } from '../../support/context.ts';
 import { limaInstance, stoppedInstance } from '../../support/instances.ts';
 import { header } from '../../support/qcow2.ts';
+import { shell } from '../../support/zfsdev.ts';
 
 let base: TestContext;
 let ctx: TestContext;
@@ -87,6 +88,19 @@ describe('Lima instances', () => {
     expect((await surveyUsage(ctx, { names: ['theirs'], all: false })).machines).toHaveLength(1);
   });
 
+  it.each([
+    ['none of them', []],
+    ['only the image that it was to stand on', ['basedisk']],
+  ])('whose disk is missing say so: there is %s', async (_, files) => {
+    const folder = await limaInstance(lima, 'damaged');
+    for (const file of files) await writeFile(join(folder, file), header(GiB));
+    const [damaged] = await survey();
+    expect(damaged).toMatchObject({ name: 'damaged', status: 'broken', problem: 'its disk is missing' });
+    const { stdout } = await shell(ctx.paths.home).with({ LIMA_HOME: lima })('usage', '--all');
+    expect(stdout).toMatch(/damaged +broken \(lima\)/);
+    expect(stdout).toContain('damaged: its disk is missing');
+  });
+
   it('that can not be looked at have a row that says so', async () => {
     await mkdir(join(lima, 'loop'), { recursive: true });
     await symlink('lima.yaml', join(lima, 'loop', 'lima.yaml'));
@@ -148,5 +162,30 @@ describe('what several machines stand on', () => {
     expect(shared.map(({ key }) => key)).toEqual([join(base.folder, 'x'), join(base.folder, 'y')]);
     expect(machines[1]?.disks[0]).toMatchObject({ backing: 'nbd://host/export' });
     expect(machines[1]?.disks[0]?.problem).toBeUndefined();
+  });
+
+  it('is counted where its name has the options of a file, or of a whole chain', async () => {
+    const [near, far, ground] = ['near', 'far', 'ground'].map((name) => join(base.folder, name));
+    await writeFile(ground ?? '', header(GiB));
+    await writeFile(far ?? '', header(GiB, { backing: 'ground' }));
+    await writeFile(near ?? '', header(GiB));
+    const file = (filename = ''): object => ({ driver: 'qcow2', file: { driver: 'file', filename } });
+    for (const [name, options] of [
+      ['a', file(near)],
+      ['b', { backing: file(far), ...file(near) }],
+      ['c', { driver: 'nbd', server: { type: 'inet', host: 'host', port: '1' } }],
+    ] as const) {
+      const backing = `json:${JSON.stringify(options)}`;
+      await writeFile(join(await limaInstance(lima, name), 'disk'), header(GiB, { backing }));
+    }
+    const found = await surveyUsage(ctx, { names: [], all: true });
+    expect(found.machines.map(({ disks }) => disks[0]?.problem)).toEqual([undefined, undefined, undefined]);
+    expect(found.machines[0]?.disks[0]).toMatchObject({ backing: near });
+    expect(found.machines[2]?.disks[0]?.backing).toMatch(/^json:.*nbd/);
+    expect(found.shared).toEqual([
+      { what: 'base', key: near, actual: blocks, usedBy: ['a', 'b'] },
+      { what: 'base', key: far, actual: blocks, usedBy: ['b'] },
+      { what: 'base', key: ground, actual: blocks, usedBy: ['b'] },
+    ]);
   });
 });

@@ -58,6 +58,21 @@ describe('an image and a warm state are in use', () => {
     expect([...(await imageUsers(ctx))]).toEqual([[digest, ['one']]]);
   });
 
+  it.each([
+    ['nested', (base: string) => ({ driver: 'qcow2', file: { driver: 'file', filename: base } })],
+    ['flat', (base: string) => ({ driver: 'qcow2', 'file.driver': 'file', 'file.filename': base })],
+  ])('by a disk whose backing file is named by options that are %s', async (_, options) => {
+    const { disk: root } = await stoppedInstance(ctx.paths, 'one');
+    call('qemu-img', 'create', '-q', '-f', 'qcow2', root, '64M');
+    const name = `json:${JSON.stringify(options(warm))}`;
+    call('qemu-img', 'rebase', '-u', '-b', name, '-F', 'qcow2', root);
+    // It is a disk: QEMU finds the chain by it.
+    expect(call('qemu-img', 'info', '--backing-chain', root)).toContain(image);
+    expect([...(await imageUsers(ctx))]).toEqual([[digest, ['one']]]);
+    await expect(removeWarm(ctx, digest)).rejects.toMatchObject({ reason: 'wrong-state' });
+    expect(await readdir(dirname(warm))).toEqual(['disk.qcow2']);
+  });
+
   it('and are not built anew under a machine, though they are broken', async () => {
     const spec = await specOf('new');
     const recipe = await recipeOf(builtImage(spec));

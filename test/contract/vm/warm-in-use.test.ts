@@ -7,7 +7,8 @@ import type { Spec } from '../../../src/template/spec.ts';
 import type { Driver } from '../../../src/vm/driver.ts';
 import { driverFor } from '../../../src/vm/drivers.ts';
 import { warmKeyOf } from '../../../src/vm/warm-key.ts';
-import { publishWarm } from '../../../src/vm/warm-store.ts';
+import { lock } from '../../../src/host/lock.ts';
+import { condemnForked, inspectWarm, publishWarm, warmFormat, warmLock } from '../../../src/vm/warm-store.ts';
 import { warmStateFor } from '../../../src/vm/warm.ts';
 import { call } from '../../support/call.ts';
 import type { TestContext } from '../../support/context.ts';
@@ -75,5 +76,91 @@ describe('a warm state that can not be used, and on which a machine stands,', ()
     await publishWarm(ctx, key, building);
     expect(await readFile(base, 'utf8')).toBe('another');
     expect(existsSync(join(dirname(base), 'memory'))).toBe(false);
+  });
+});
+
+describe('a warm state that a fork has found damaged', () => {
+  const damaged = { key: '', created: '2026-01-01T00:00:00.000Z' };
+
+  /** Makes it whole, as far as a look tells that does not read its files. */
+  async function saved(created: string): Promise<void> {
+    const paths = ctx.paths.warmState(key);
+    await writeFile(paths.devices, 'devices');
+    const record = async (path: string): Promise<object> => ({
+      size: (await readFile(path)).length,
+      data: [],
+      crc32: 0,
+      seen: '',
+    });
+    const files = {
+      memory: await record(paths.memory),
+      devices: await record(paths.devices),
+      disk: await record(paths.disk),
+    };
+    const said = {
+      template: '',
+      imageDigest: '',
+      accelerator: 'tcg',
+      qemu: '',
+      cpu: '',
+      mac: '',
+      agentKey: '',
+    };
+    const sizes = { memoryBytes: 0, diskBytes: 0, diskBound: 0 };
+    await writeFile(
+      paths.manifest,
+      JSON.stringify({ format: warmFormat, key, created, ...said, ...sizes, ...files }),
+    );
+    expect(await inspectWarm(ctx, key)).toMatchObject({ state: 'whole' });
+  }
+
+  beforeEach(() => {
+    damaged.key = key;
+  });
+
+  it('is set aside, but for the disk that machines stand on', async () => {
+    await saved(damaged.created);
+    await expect(condemnForked(ctx, damaged)).resolves.toEqual(['old']);
+    expect(existsSync(base)).toBe(true);
+    expect(existsSync(ctx.paths.warmState(key).memory)).toBe(false);
+    await expect(inspectWarm(ctx, key)).resolves.toMatchObject({ state: 'broken' });
+  });
+
+  it('leaves what another has saved in its place since', async () => {
+    await saved('2026-01-01T00:00:01.000Z');
+    await expect(condemnForked(ctx, damaged)).resolves.toBeUndefined();
+    await expect(inspectWarm(ctx, key)).resolves.toMatchObject({ state: 'whole' });
+  });
+
+  it('stays as long as another is making it, or looks what becomes of it', async () => {
+    await saved(damaged.created);
+    const interrupt = new AbortController();
+    const held = await lock(warmLock(ctx, key), 'it');
+    try {
+      const condemned = condemnForked({ ...ctx, signal: interrupt.signal }, damaged);
+      interrupt.abort();
+      await expect(condemned).rejects.toMatchObject({ reason: 'interrupted' });
+    } finally {
+      await held.release();
+    }
+    await expect(inspectWarm(ctx, key)).resolves.toMatchObject({ state: 'whole' });
+  });
+});
+
+describe('a warm state that a look finds damaged', () => {
+  it('is not set aside while another is at it', async () => {
+    const interrupt = new AbortController();
+    const held = await lock(warmLock(ctx, key), 'it');
+    try {
+      const driver = driverFor(ctx, spec);
+      const options = { deadline: () => deadlineIn(60_000), overcommit: true, cold: false };
+      // Whoever waits for the lock has not touched anything yet.
+      const paths = { ...ctx.paths, lock: (name: string) => (interrupt.abort(), ctx.paths.lock(name)) };
+      const waiting = warmStateFor({ ...ctx, paths, signal: interrupt.signal }, driver, spec, options);
+      await expect(waiting).rejects.toMatchObject({ reason: 'interrupted' });
+    } finally {
+      await held.release();
+    }
+    expect(existsSync(ctx.paths.warmState(key).memory)).toBe(true);
   });
 });

@@ -128,3 +128,18 @@ it('ends with words of its own when its log can not be written', async () => {
     message: expect.stringContaining("the log of the build can't be written") as string,
   });
 });
+
+it('tells the release before anything is compiled, and ends if it may not have it', async () => {
+  const begun: Phase[] = [];
+  const place = builder((phase, { onLine }) => {
+    begun.push(phase);
+    if (phase === 'config') onLine('@ release 6.12-zfsdev');
+    return Promise.resolve(0);
+  });
+  const onRelease = (release: string): void => {
+    throw new Failure('already-exists', release);
+  };
+  const running = runPhases(ctx, place, { log, deadline: deadlineIn(1000), zfs: true, onRelease });
+  await expect(running).rejects.toMatchObject({ reason: 'already-exists', message: '6.12-zfsdev' });
+  expect(begun).toEqual(['preflight', 'source', 'config']);
+});

@@ -39,6 +39,15 @@ describe('a request for a kernel', () => {
     expect((await parseRequest({ source })).source).toEqual(expected);
   });
 
+  it('lets a name stand in an address that needs one', async () => {
+    const [url, ref] = ['ssh://git@a.example/x', 'v1@2'];
+    await expect(parseRequest({ source: `${url}#v1` })).resolves.toMatchObject({ source: { url } });
+    await expect(parseRequest({ source: `https://a.example/x@y.tar.xz` })).resolves.toMatchObject({
+      source: { kind: 'url' },
+    });
+    await expect(parseRequest({ source: `${url}#${ref}` })).rejects.toThrow(/no name/);
+  });
+
   it('reads files and folders', async () => {
     expect((await parseRequest({ source: file })).source).toEqual({ kind: 'archive', path: file });
     expect((await parseRequest({ source: folder })).source).toEqual({ kind: 'folder', path: folder });
@@ -50,6 +59,9 @@ describe('a request for a kernel', () => {
     ['a git address without a ref', { source: 'https://a.example/linux.git' }, /no branch, tag or commit/],
     ['a ref that git would take for an option', { source: 'git://a.example/x#--upload-pack=x' }, /no name/],
     ['an address of another kind', { source: 'ftp://a.example/x' }, /no address/],
+    ['an address with a password', { source: 'https://me:secret@a.example/x#v1' }, /would be told/],
+    ['an address with a token', { source: 'git+https://token@a.example/x.tar.xz' }, /would be told/],
+    ['a password behind another protocol', { source: 'ssh://me:secret@a.example/x#v1' }, /would be told/],
     ['a configuration that is none', { config: 'allyes' }, /--config/],
     ['a short checksum', { sha256: 'abc' }, /--sha256/],
     ["a checksum for Debian's source", { sha256: 'a'.repeat(64) }, /--sha256 is for a tarball/],
