@@ -159,7 +159,8 @@ function sayWhatIsLeftOut(ctx: Context, { others }: OpenMachine, { disks }: Crea
 /** Has the guest write down all that it holds back, so that the snapshot has what was written before it. */
 async function syncGuest(ctx: Context, { instance, driver }: OpenMachine): Promise<void> {
   await step(ctx.emit, 'sync', `Having ${instance.name} write down what it holds back`, async () => {
-    const script = `${instance.spec.pool ? 'zpool sync && ' : ''}sync`;
+    // Beside each other, as starting the two is most of it: a pool flushes what it stands on itself.
+    const script = instance.spec.pool ? 'sync & zpool sync && wait $!' : 'exec sync';
     const options = { deadline: syncPatience(instance.spec.memory), signal: ctx.signal };
     const { exitCode, stderr } = await driver.channel(instance).exec(['sh', '-c', script], options);
     if (exitCode === 0) return;
