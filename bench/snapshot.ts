@@ -11,27 +11,27 @@ import type { Figure } from './report.ts';
 const zfsdev = ['node', 'dist/zfsdev.js'] as const;
 const name = 'bench-snapshot';
 const runs = 5;
+/** So that a tick waits for no other process of the guest: what is measured is how long the machine stands still. */
 const realTime = ['chrt', '--fifo', '50'] as const;
 /** MiB of its memory that the guest fills: as much as it lets a file in memory have, nearly. */
 const filled = 900;
 
 /**
  * Ticks each millisecond for so many seconds, and says what the longest gap was, in milliseconds: the guest's clock goes on while
- * it stands still. In Node, which every guest has for its agent, and with the priority of a real-time process: what is measured is
- * how long the machine stands still, and not how its processes share it.
+ * it stands still. In Python, which comes with ZFS: Node would now and then stand still by itself, while it optimizes the loop.
  */
 const ticker = (time: number): string => `
-let last = process.hrtime.bigint(), longest = 0n;
-const end = last + ${BigInt(Math.round(time * 1e9))}n;
-const wait = new Int32Array(new SharedArrayBuffer(4));
-process.stdout.write('ticking\\n');
-while (last < end) {
-  Atomics.wait(wait, 0, 0, 1);
-  const now = process.hrtime.bigint();
-  if (now - last > longest) longest = now - last;
-  last = now;
-}
-process.stdout.write(String(Number(longest) / 1e6) + '\\n');
+import gc, time
+gc.disable()
+last = time.monotonic()
+end, longest = last + ${time}, 0
+print('ticking', flush=True)
+while last < end:
+    time.sleep(0.001)
+    now = time.monotonic()
+    longest = max(longest, now - last)
+    last = now
+print(longest * 1000)
 `;
 
 /** Snapshots of a machine with two qcow2 disks; nothing else may run on the host meanwhile. */
@@ -86,7 +86,7 @@ async function longestGap(
 ): Promise<number> {
   const child = spawn(
     'node',
-    ['dist/zfsdev.js', 'exec', name, '--', ...realTime, 'node', '-e', ticker(time)],
+    ['dist/zfsdev.js', 'exec', name, '--', ...realTime, 'python3', '-c', ticker(time)],
     {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -119,26 +119,26 @@ function outputAfter(child: ChildProcess, word: string, work: () => void): Promi
   });
 }
 
+/** The live ones first: a machine that has just been started is at work still. */
 function againstStop(run: (...words: string[]) => number): Figure {
-  let count = 0;
-  const live = (): number => {
-    const taken = run('snapshot', 'create', name, `live-${(count += 1)}`, '--live');
-    run('snapshot', 'delete', name, `live-${count}`);
+  const several = (take: (tag: string) => number, name: string): number => {
+    const times = Array.from({ length: 4 }, (_, i) => take(`${name}-${i}`));
+    return median(times.slice(1));
+  };
+  const snapshot = (tag: string, ...flags: string[]): number => {
+    const taken = run('snapshot', 'create', name, tag, ...flags);
+    run('snapshot', 'delete', name, tag);
     return taken;
   };
-  const stopped = (): number => {
-    const taken =
-      run('stop', name) + run('snapshot', 'create', name, `stopped-${(count += 1)}`) + run('start', name);
-    run('snapshot', 'delete', name, `stopped-${count}`);
-    return taken;
-  };
-  const pair = inTurn(3, stopped, live);
+  const live = several((tag) => snapshot(tag, '--live'), 'live');
+  const stopped = several((tag) => run('stop', name) + snapshot(tag) + run('start', name), 'stopped');
+  const ratio = stopped / live;
   return {
     what: '`snapshot create --live` of two disks, against stop, snapshot and start',
-    measured: `${pair.ratio.toFixed(0)} x faster (${milliseconds(pair.b)} against ${milliseconds(pair.a)})`,
+    measured: `${ratio.toFixed(0)} x faster (${milliseconds(live)} against ${milliseconds(stopped)})`,
     asked: 'at least 20 x faster',
-    met: pair.ratio >= 20,
-    values: { ...pair },
+    met: ratio >= 20,
+    values: { live, stopped, ratio },
   };
 }
 

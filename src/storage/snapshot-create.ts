@@ -5,6 +5,7 @@ import type { InstanceName } from '../core/names.ts';
 import type { SnapshotName } from '../core/snapshot-name.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
+import { flush } from '../host/files.ts';
 import { printable } from '../host/run.ts';
 import { reserveSnapshot } from '../vm/admission.ts';
 import { requireSound } from '../vm/snapshot-disks.ts';
@@ -65,7 +66,7 @@ export async function createSnapshot(
         }),
       );
       undo.add('the reservation', reserved.release);
-      if (machine.running) await syncGuest(ctx, machine);
+      if (machine.running) await writeDown(ctx, machine);
       const made = await takeOrUndo(ctx, machine, place, wanted);
       if (place.old) await dropOld(ctx, machine, place.old, made);
       await reserved.release();
@@ -156,7 +157,13 @@ function sayWhatIsLeftOut(ctx: Context, { others }: OpenMachine, { disks }: Crea
   ctx.emit({ type: 'notice', level: 'info', text });
 }
 
-/** Has the guest write down all that it holds back, so that the snapshot has what was written before it. */
+/** Has all written down that is held back, so that the snapshot has what was written before it. */
+async function writeDown(ctx: Context, machine: OpenMachine): Promise<void> {
+  await syncGuest(ctx, machine);
+  // And this host: QEMU would have it done while the machine stands still.
+  for (const { path } of machine.disks) await flush(path);
+}
+
 async function syncGuest(ctx: Context, { instance, driver }: OpenMachine): Promise<void> {
   await step(ctx.emit, 'sync', `Having ${instance.name} write down what it holds back`, async () => {
     // Beside each other, as starting the two is most of it: a pool flushes what it stands on itself.
