@@ -153,6 +153,17 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
     });
   });
 
+  it('pattern 1: goes back to before a test, and what it left in the workspace stays', async () => {
+    await write('before-test');
+    await done(snapshot('create', 'before-test', '--live'));
+    await spoil();
+    await guest('echo of the test >/mnt/workspace/result');
+    await done(snapshot('load', 'before-test', '--restart'));
+    await expectState('before-test');
+    expect(await guest('cat /mnt/workspace/result')).toBe('of the test');
+    await done(snapshot('delete', 'before-test'));
+  });
+
   describe('patterns 3 and 4: several states of a set of disks', () => {
     it('are taken while it runs, beside a raw disk and a share, which are named', async () => {
       await write('clean-install');
@@ -197,6 +208,9 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
 
 describe('pattern 2: raw disks', () => {
   const name = 'prod';
+  /** Tells that the pool is whole, and what its file holds. */
+  const wholeData = `zpool list data >/dev/null 2>&1 || zpool import -f -d /dev/disk/by-id data
+    zpool scrub -w data && zpool status -x data && sha256sum /data/file`;
 
   it('are made, written to, and keep it over a power cut; a snapshot is of the root disk alone', async () => {
     await up(
@@ -216,9 +230,18 @@ describe('pattern 2: raw disks', () => {
     );
     await done(zfsdev('stop', '--force', name));
     await done(zfsdev('start', name));
-    const again = `zpool list data >/dev/null 2>&1 || zpool import -f -d /dev/disk/by-id data
-      zpool scrub -w data && zpool status -x data && sha256sum /data/file`;
-    expect(await scriptInGuest(zfsdev, name, again)).toBe(`pool 'data' is healthy\n${sum}`);
+    expect(await scriptInGuest(zfsdev, name, wholeData)).toBe(`pool 'data' is healthy\n${sum}`);
+  });
+
+  it('stay as they are when the root disk goes back', async () => {
+    const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
+    const before = await guest('head -c 8M /dev/urandom >/root/file && sha256sum /root/file');
+    await done(zfsdev('snapshot', 'create', name, 'two', '--live'));
+    const sum = await guest(`rm /root/file && head -c 8M /dev/urandom >/data/file && zpool sync && sync &&
+      sha256sum /data/file`);
+    await done(zfsdev('snapshot', 'load', name, 'two', '--restart'));
+    expect(await guest('sha256sum /root/file')).toBe(before);
+    expect(await guest(wholeData)).toBe(`pool 'data' is healthy\n${sum}`);
   });
 
   it("are nobody else's as long as the machine is there", async () => {
