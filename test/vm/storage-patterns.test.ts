@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +14,32 @@ const zfsdev = ownHome();
 let folder: string;
 const onHost = (name: string): string => join(folder, name);
 
-/** The guide's patterns (docs/storage.md), each in small. */
+const guide = readFileSync('docs/storage.md', 'utf8');
+
+/** A pattern of the guide. */
+function pattern(title: string): string {
+  const [, section] = guide.split(`### ${title}\n`);
+  return section?.split(/^##/m)[0] ?? '';
+}
+
+/** Its storage, in small, with a folder of this test's own. */
+function storageOf(title: string): string {
+  const [, storage = ''] = /```yaml\nstorage:\n([^`]+)```/.exec(pattern(title)) ?? [];
+  return storage.replace(/\b\d+G\b/g, '128M').replace('~/projects', 'projects');
+}
+
+/** Its commands, of another machine. */
+function commandsOf(title: string, machine: string): string[][] {
+  const [, commands = ''] = /```sh\n([^`]+)```/.exec(pattern(title)) ?? [];
+  const words = commands
+    .trim()
+    .split('\n')
+    .map((line) => line.replace(/ +#.*/, '').split(' ').slice(1));
+  return words
+    .filter(([verb]) => verb === 'snapshot')
+    .map(([noun = '', verb = '', , ...rest]) => [noun, verb, machine, ...rest]);
+}
+
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-storage-'));
   await mkdir(onHost('projects'));
@@ -52,13 +77,8 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
   beforeAll(async () => {
     await up(
       name,
-      `  # Pattern 4: disks of their own for applications, a database and logs
-  - { name: boot, type: qcow2, size: 256M, interface: virtio }
-  - { name: apps, type: qcow2, size: 128M, interface: virtio, file: vms/apps.qcow2 }
-  - { name: database, type: raw, size: 128M, interface: virtio }
-  - { name: logs, type: qcow2, size: 128M, interface: virtio }
-  # Pattern 1: a workspace that is shared
-  - { name: workspace, type: virtfs, path: projects, mount_tag: workspace, security_model: mapped-xattr }
+      `${storageOf('Several disks')}${storageOf('A workspace, and a state to go back to')}
+${storageOf('Several states').replace('name: system', 'name: states')}
   - { name: docs, type: virtfs, path: docs, readonly: true, mount_at: /srv/docs }
   # Every other interface
   - { name: onsata, type: qcow2, size: 64M, interface: sata }
@@ -98,7 +118,7 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
 
   it('has made what was missing, for its owner alone', async () => {
     const own = join(zfsdev.home, 'instances', name, 'disks');
-    for (const file of [onHost('vms/apps.qcow2'), join(own, 'boot.qcow2'), join(own, 'database.raw')])
+    for (const file of [onHost('vms/dev-system.qcow2'), join(own, 'boot.qcow2'), join(own, 'database.raw')])
       expect((await stat(file)).mode & 0o777).toBe(0o600);
   });
 
@@ -135,8 +155,7 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
     });
 
     it('is mounted by hand as the guide has it, where it is not mounted', async () => {
-      const text = await readFile('docs/storage.md', 'utf8');
-      const [, command = ''] = /^zfsdev exec mine -- (mount -t 9p .*)$/m.exec(text) ?? [];
+      const [, command = ''] = /^zfsdev exec mine -- (mount -t 9p .*)$/m.exec(guide) ?? [];
       await guest('umount /mnt/workspace');
       expect(await guest('findmnt -t 9p,virtiofs')).not.toContain('/mnt/workspace');
       await guest(command);
@@ -154,32 +173,35 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
   });
 
   it('pattern 1: goes back to before a test, and what it left in the workspace stays', async () => {
+    const [take = [], goBack = []] = commandsOf('A workspace, and a state to go back to', name);
     await write('before-test');
-    await done(snapshot('create', 'before-test', '--live'));
+    await done(zfsdev(...take));
     await spoil();
     await guest('echo of the test >/mnt/workspace/result');
-    await done(snapshot('load', 'before-test', '--restart'));
+    await done(zfsdev(...goBack));
     await expectState('before-test');
     expect(await guest('cat /mnt/workspace/result')).toBe('of the test');
     await done(snapshot('delete', 'before-test'));
   });
 
   describe('patterns 3 and 4: several states of a set of disks', () => {
+    const [takeClean = [], takeScenario = [], goBack = [], drop = []] = commandsOf('Several states', name);
+
     it('are taken while it runs, beside a raw disk and a share, which are named', async () => {
       await write('clean-install');
-      const taken = await done(snapshot('create', 'clean-install', '--live'));
+      const taken = await done(zfsdev(...takeClean));
       expect(taken.stderr).toMatch(/left out.*database, workspace, docs, install/);
       const refused = await snapshot('create', 'raw', '--live', '--disk', 'database');
       expect(refused.exitCode).toBe(4);
       expect(refused.stderr).toContain('"database" of "multi" can\'t hold snapshots');
       await write('scenario-1');
-      await done(snapshot('create', 'scenario-1', '--live'));
+      await done(zfsdev(...takeScenario));
       expect(await names()).toEqual(['clean-install', 'scenario-1']);
     });
 
     it('come back whole, pool and ext4, and the raw disk and the share stay as they are', async () => {
       await spoil();
-      await done(snapshot('load', 'clean-install', '--restart'));
+      await done(zfsdev(...goBack));
       await expectState('clean-install');
       const database = 'head -c 1M /dev/disk/by-id/virtio-database | cmp - /root/of-database';
       await guest(database);
@@ -191,7 +213,7 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
     });
 
     it('are deleted one by one, while it runs', async () => {
-      await done(snapshot('delete', 'scenario-1'));
+      await done(zfsdev(...drop));
       await done(snapshot('delete', 'clean-install'));
       expect(await names()).toEqual([]);
       await expectState('scenario-1');
@@ -200,8 +222,8 @@ describe('a machine with several disks, a share, and snapshots of the set', () =
 
   it('leaves the file that its template names when it is deleted, and nothing else', async () => {
     const deleted = await done(zfsdev('delete', '--force', name));
-    expect(deleted.stderr + deleted.stdout).toContain(onHost('vms/apps.qcow2'));
-    expect(existsSync(onHost('vms/apps.qcow2'))).toBe(true);
+    expect(deleted.stderr + deleted.stdout).toContain(onHost('vms/dev-system.qcow2'));
+    expect(existsSync(onHost('vms/dev-system.qcow2'))).toBe(true);
     expect(existsSync(join(zfsdev.home, 'instances', name))).toBe(false);
   });
 });
@@ -213,13 +235,8 @@ describe('pattern 2: raw disks', () => {
     zpool scrub -w data && zpool status -x data && sha256sum /data/file`;
 
   it('are made, written to, and keep it over a power cut; a snapshot is of the root disk alone', async () => {
-    await up(
-      name,
-      `  - { name: system, type: raw, file: vms/prod-system.raw, size: 128M, interface: virtio }
-  - { name: data, type: raw, file: vms/prod-data.raw, size: 192M, interface: virtio }
-`,
-    );
-    expect((await stat(onHost('vms/prod-data.raw'))).size).toBe(192 * MiB);
+    await up(name, storageOf('Raw disks'));
+    expect((await stat(onHost('vms/prod-data.raw'))).size).toBe(128 * MiB);
     const taken = await done(zfsdev('snapshot', 'create', name, 'one', '--live'));
     expect(taken.stderr).toContain('system, data');
     const sum = await scriptInGuest(
