@@ -90,7 +90,8 @@ async function planned(ctx: Context, spec: Spec): Promise<string[]> {
   const image = await findImage(ctx, await recipeOf(wanted));
   const state: State = { ...newState('qemu'), accelerator: 'tcg' };
   const own = spec.kernel && ctx.paths.kernel(spec.kernel.digest).image;
-  const boot = kernelBoot(own ?? image?.kernel ?? 'KERNEL', ctx.paths.instance(spec.name).initrd);
+  const { initrd } = ctx.paths.instance(spec.name);
+  const boot = kernelBoot(own ?? image?.kernel ?? 'KERNEL', initrd, state);
   const machine = machineOf(ctx, { name: spec.name, spec, state }, boot);
   const { binary } = await findQemu(ctx, hostArchitecture());
   return [

@@ -176,7 +176,7 @@ async function argvOf(
   const { memory, image } = restored;
   const machine: Machine = {
     // Never run, as the kernel is in the saved memory; its own initrd is still being written.
-    ...machineOf(ctx, instance, kernelBoot(image.kernel, image.initrd)),
+    ...machineOf(ctx, instance, kernelBoot(image.kernel, image.initrd, instance.state)),
     ram: { kind: 'file', path: memory, shared: false },
     restores: true,
   };
@@ -191,7 +191,8 @@ async function bootOf(ctx: Context, instance: Instance): Promise<Boot> {
   if (found?.state === 'whole') {
     const { image } = found;
     if (image.kind !== 'built') return layOutFirmware(ctx, instance);
-    return kernelBoot(spec.kernel ? requireKernel(ctx.paths, spec.kernel).image : image.kernel, initrd);
+    const kernel = spec.kernel ? requireKernel(ctx.paths, spec.kernel).image : image.kernel;
+    return kernelBoot(kernel, initrd, state);
   }
   throw new Failure(
     'image',
@@ -206,8 +207,8 @@ async function bootOf(ctx: Context, instance: Instance): Promise<Boot> {
 }
 
 /** A boot of a built-in image, by its own kernel or one that was taken in. */
-export function kernelBoot(kernel: string, initrd: string): Boot {
-  return { kind: 'kernel', kernel, initrd, commandLine: kernelCommandLine(hostArchitecture()) };
+export function kernelBoot(kernel: string, initrd: string, { accelerator = 'tcg' }: State): Boot {
+  return { kind: 'kernel', kernel, initrd, commandLine: kernelCommandLine(hostArchitecture(), accelerator) };
 }
 
 /** A boot of a cloud image, by the firmware that its template names. @throws Failure `dependency` */

@@ -5,14 +5,16 @@ import { planArgv } from '../qemu/argv.ts';
 import { nowhere } from '../qemu/machine.ts';
 import { unplaced } from '../qemu/storage-argv.ts';
 import type { Instance } from './instance.ts';
-import { kernelBoot, machineOf } from './qemu-start.ts';
+import { machineOf } from './qemu-start.ts';
 import type { SavedMachine } from './snapshot-record.ts';
 import { hostCpu } from './warm-store.ts';
 
 /** What saved memory needs to go on: written down when it is saved, and compared before it is loaded. */
 export function savedMachine(ctx: Context, instance: Instance, qemu: string): SavedMachine {
   const accelerator = instance.state.accelerator ?? 'tcg';
-  const machine = { ...machineOf(ctx, instance, kernelBoot('', '')), ...nowhere, sshPort: 0, commandPort: 0 };
+  // Its kernel runs already, whatever one would be booted with by now.
+  const boot = { kind: 'kernel', kernel: '', initrd: '', commandLine: '' } as const;
+  const machine = { ...machineOf(ctx, instance, boot), ...nowhere, sshPort: 0, commandPort: 0 };
   // The same wherever it lies in memory: a saved state fits both.
   const storage = machine.storage && { storage: machine.storage.map(unplaced) };
   const devices = planArgv({ ...machine, ...storage, ram: { kind: 'own' } });

@@ -43,7 +43,12 @@ export async function warmKeyOf(ctx: Context, spec: Spec): Promise<WarmKey> {
     accelerator,
     cpus: spec.cpus,
     memory: bytes(spec.memory),
-    boot: { kind: 'kernel', kernel: '', initrd: '', commandLine: kernelCommandLine(architecture) },
+    boot: {
+      kind: 'kernel',
+      kernel: '',
+      initrd: '',
+      commandLine: kernelCommandLine(architecture, accelerator),
+    },
     sshPort: 0,
     commandPort: 0,
     mac: '',

@@ -176,8 +176,13 @@ test('only commas are special in an option string', () => {
 });
 
 test('the kernel speaks where the planner listens', () => {
-  expect(kernelCommandLine('x86_64')).toContain('console=ttyS0 ');
-  expect(kernelCommandLine('aarch64')).toContain('console=ttyAMA0 ');
+  expect(kernelCommandLine('x86_64', 'kvm')).toContain('console=ttyS0 ');
+  expect(kernelCommandLine('aarch64', 'kvm')).toContain('console=ttyAMA0 ');
+});
+
+test('only what is translated has its programs at the same addresses each time', () => {
+  expect(kernelCommandLine('x86_64', 'tcg').split(' ')).toContain('norandmaps');
+  expect(kernelCommandLine('x86_64', 'kvm')).not.toContain('norandmaps');
 });
 
 test("a kernel's modules are a disk that is only read, known by its serial number", () => {
