@@ -1,15 +1,7 @@
-import {
-  Client,
-  credentials,
-  loadPackageDefinition,
-  Metadata,
-  status,
-  type ServiceError,
-} from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
+import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 import { createHash } from 'node:crypto';
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Failure } from '../../../src/core/errors.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
@@ -17,6 +9,7 @@ import { clientOver } from '../../../src/zvol/client.ts';
 import type { Watched } from '../../../src/zvol/messages.ts';
 import { listen, type Listener } from '../../../src/zvold/server.ts';
 import { call } from '../../support/call.ts';
+import { generatedClient, type GeneratedClient } from '../../support/generated-client.ts';
 import { ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
@@ -25,6 +18,7 @@ let socket: string;
 let listener: Listener;
 let client: ZvoldClient;
 const reports: string[] = [];
+const clients: GeneratedClient[] = [];
 
 beforeEach(async () => {
   house = await ZvoldHouse.open();
@@ -36,6 +30,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  for (const made of clients.splice(0)) made.close();
   await client.close();
   await listener.close();
   await house.close();
@@ -196,93 +191,15 @@ describe("zvold's own contract", () => {
   });
 });
 
-type Generic = Record<
-  string,
-  (request: object, done: (error: ServiceError | null, response: Record<string, unknown>) => void) => unknown
->;
-
 /** A client that knows nothing but a published contract. */
 function generated(
   file: string,
   name: string,
 ): (method: string, request?: object) => Promise<Record<string, unknown>> {
-  const definition = loadSync(file, { longs: Number, enums: String, defaults: true });
-  const path = name.split('.');
-  const made = path.reduce<unknown>(
-    (place, word) => (place as Record<string, unknown>)[word],
-    loadPackageDefinition(definition),
-  );
-  const service = new (made as new (...words: unknown[]) => Client)(
-    `unix:${socket}`,
-    credentials.createInsecure(),
-  );
-  return (method, request = {}) =>
-    new Promise((done, failed) => {
-      (service as unknown as Generic)[method]?.(request, (error, response) =>
-        error ? failed(error) : done(response),
-      );
-    });
+  const made = generatedClient(file, name, `unix:${socket}`);
+  clients.push(made);
+  return made.ask;
 }
-
-describe('the contract of mvirt', () => {
-  const file = resolve('proto/mvirt/zfs/zfs.proto');
-
-  it('is spoken with a client made of nothing else', async () => {
-    const ask = generated(file, 'mvirt.zfs.ZfsService');
-    expect(await ask('GetVersion')).toEqual({ version: '1.2.3' });
-    const volume = await ask('CreateVolume', { name: 'data', sizeBytes: MiB, id: 'mine' });
-    expect(volume).toMatchObject({
-      id: 'mine',
-      name: 'data',
-      path: '/dev/zvol/tank/data',
-      volsizeBytes: MiB,
-      volblocksize: 16_384,
-    });
-    expect(volume['createdAt']).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-    await ask('CreateSnapshot', { volumeName: 'data', snapshotName: 'first' });
-    expect(
-      await ask('PromoteSnapshotToTemplate', {
-        volumeName: 'data',
-        snapshotName: 'first',
-        templateName: 'base',
-      }),
-    ).toMatchObject({
-      name: 'base',
-      snapshotPath: 'tank/data@first',
-      cloneCount: 0,
-    });
-    await ask('CloneFromTemplate', { templateName: 'base', newVolumeName: 'copy' });
-    expect(await ask('ListTemplates')).toMatchObject({ templates: [{ cloneCount: 1 }] });
-    await expect(ask('DeleteTemplate', { name: 'base' })).rejects.toMatchObject({
-      code: status.FAILED_PRECONDITION,
-    });
-    await expect(ask('ResizeVolume', { name: 'data', newSizeBytes: 4096 })).rejects.toMatchObject({
-      code: status.FAILED_PRECONDITION,
-    });
-    expect(await ask('DeleteVolume', { name: 'copy' })).toEqual({ deleted: true });
-    await expect(ask('GetImportJob', { id: 'none' })).rejects.toMatchObject({ code: status.NOT_FOUND });
-  });
-});
-
-it('a list of imports asks ZFS once, however many there are', async () => {
-  await writeFile(join(house.folder, 'disk.raw'), Buffer.alloc(MiB, 'zfsdev'));
-  house.policy = { ...house.policy, folders: [house.folder] };
-  const imports = house.anew();
-  for (const name of ['one', 'two', 'three']) {
-    const wanted = { name, target: 'template', sha256: '', id: name } as const;
-    await imports.start(wanted, join(house.folder, 'disk.raw'));
-    await house.ended(name);
-  }
-  await listener.close();
-  listener = await listen(daemon(), { socket });
-  const ask = generated(resolve('proto/mvirt/zfs/zfs.proto'), 'mvirt.zfs.ZfsService');
-  house.fake.calls.length = 0;
-  const { jobs } = (await ask('ListImportJobs', { includeCompleted: true })) as { jobs: object[] };
-  expect(jobs).toMatchObject(['one', 'two', 'three'].map((id) => ({ id, template: { id } })));
-  expect(house.fake.calls).toHaveLength(1);
-  house.fake.state = undefined;
-  expect(await ask('ListImportJobs')).toMatchObject({ jobs: [] });
-});
 
 describe('health and reflection', () => {
   it('are answered as everywhere', async () => {
