@@ -5,6 +5,7 @@ import {
   ServerInterceptingCall,
   status,
   type ServerInterceptor,
+  type ServerOptions,
 } from '@grpc/grpc-js';
 import { timingSafeEqual } from 'node:crypto';
 import { chmodSync, readFileSync, rmSync } from 'node:fs';
@@ -31,6 +32,10 @@ export interface Tcp {
   readonly clientAuthority?: string | undefined;
   /** Or what they have to know: a file with one line. */
   readonly tokenFile?: string | undefined;
+  /** Milliseconds after which clients are asked whether they are still there; a minute unless told. */
+  readonly askAfter?: number | undefined;
+  /** Milliseconds that they have for the answer; 20 s unless told. */
+  readonly answerWithin?: number | undefined;
 }
 
 const services = ['zfsdev.zvol.v1.ZvolService', 'mvirt.zfs.ZfsService'] as const;
@@ -40,6 +45,9 @@ const channelOptions = {
   'grpc.max_receive_message_length': 8 * 1024 * 1024,
   'grpc.max_send_message_length': 64 * 1024 * 1024,
 };
+
+/** Milliseconds after which a client over a network is asked whether it is still there, and those that it has for the answer. */
+const [askAfter, answerWithin] = [60_000, 20_000];
 
 export interface Listener {
   /** Takes no more calls, and ends those that go on. */
@@ -71,6 +79,7 @@ function serverFor(daemon: Daemon, tcp: Tcp | undefined): Server {
   if (token === '') throw new Error(`there is no token in ${tcp?.tokenFile ?? ''}`);
   const server = new Server({
     ...channelOptions,
+    ...(tcp === undefined ? {} : keepalive(tcp)),
     ...(token === undefined ? {} : { interceptors: [requireToken(token)] }),
   });
   server.addService(serviceDefinition(contract, services[0]), zvolService(daemon));
@@ -78,6 +87,14 @@ function serverFor(daemon: Daemon, tcp: Tcp | undefined): Server {
   addHealth(server, services, daemon.keeper.watch, daemon);
   addReflection(server, daemon.report);
   return server;
+}
+
+/** Nobody tells of a client whose network is gone: its calls would go on for ever. */
+function keepalive(tcp: Tcp): ServerOptions {
+  return {
+    'grpc.keepalive_time_ms': tcp.askAfter ?? askAfter,
+    'grpc.keepalive_timeout_ms': tcp.answerWithin ?? answerWithin,
+  };
 }
 
 function openDoor(door: NetServer, place: Listening['socket']): Promise<void> {
