@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open, stat } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
@@ -110,7 +111,12 @@ async function fetchInGuest(
   wait: boolean,
 ): Promise<Import> {
   const { ctx } = session;
-  const begun = await client.startImport(description, source);
+  // Of this end's making where the user gave none: what an answer that was never heard of began can be ended all the same.
+  const id = description.id || randomUUID();
+  const begun = await client.startImport({ ...description, id }, source).catch(async (error: unknown) => {
+    await giveUp(session, client, id);
+    throw error;
+  });
   if (!wait) return begun;
   return step(ctx.emit, 'import', `Importing ${source}`, async (progress) => {
     try {
@@ -125,12 +131,17 @@ async function fetchInGuest(
         await delay(lossPause, undefined, { signal: ctx.signal }).catch(() => undefined);
       }
     } finally {
-      // Nobody waits for it any more.
-      if (ctx.signal.aborted)
-        await client.cancelImport(begun.id, AbortSignal.timeout(cancelDeadline)).catch(() => undefined);
+      await giveUp(session, client, begun.id);
     }
     throw new Failure('interrupted', `the import of ${description.name} was interrupted`);
   });
+}
+
+/** Ends an import, if its user called it off: nobody waits for it any more. */
+async function giveUp({ ctx }: Session, client: ZvoldClient, id: string): Promise<void> {
+  if (!ctx.signal.aborted) return;
+  // One that had not begun is unknown, and does not begin.
+  await client.cancelImport(id, AbortSignal.timeout(cancelDeadline)).catch(() => undefined);
 }
 
 /** Follows an import to its end. @returns undefined if that was not told */

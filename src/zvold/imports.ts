@@ -50,6 +50,8 @@ export class Imports {
   readonly #content: Content;
   readonly #turns: Turns;
   readonly #running = new Map<string, Running>();
+  /** What is asked for and has not begun, by the callers' ids: it can be called off as well. */
+  readonly #asked = new Map<string, AbortController>();
   /** Milliseconds without a byte after which somebody who sends is given up. */
   readonly stallAfter: number;
 
@@ -153,16 +155,27 @@ export class Imports {
     return this.#journal.all().filter((job) => includeEnded || !hasEnded(job));
   }
 
-  /** Begins an import of a file or an address. The same request with the same id again gives the same import. */
-  async start(request: ImportRequest, source: string): Promise<ImportJob> {
+  /**
+   * Begins an import of a file or an address. The same request with the same id again gives the same import.
+   * @param gone aborted when who asks goes away: what has not begun by then does not begin. What has goes on, until it is cancelled
+   *   by its id.
+   */
+  async start(request: ImportRequest, source: string, gone?: AbortSignal): Promise<ImportJob> {
     const { policy } = this.#options;
-    checkSource(source);
-    const isUrl = isAddress(source);
-    const place = isUrl ? allowedUrl(policy, source).href : await allowedPath(policy, source);
-    const { job } = await this.#begin(request, source, (task) =>
-      isUrl ? this.#content.fromAddress(task, place, undefined) : this.#content.fromFile(task, place),
-    );
-    return job;
+    const { id } = request;
+    const asked = this.#asked.get(id) ?? new AbortController();
+    if (id !== '') this.#asked.set(id, asked);
+    try {
+      checkSource(source);
+      const isUrl = isAddress(source);
+      const place = isUrl ? allowedUrl(policy, source).href : await allowedPath(policy, source);
+      const work: Work = (task) =>
+        isUrl ? this.#content.fromAddress(task, place, undefined) : this.#content.fromFile(task, place);
+      const off = gone ? AbortSignal.any([gone, asked.signal]) : asked.signal;
+      return (await this.#begin(request, source, work, off)).job;
+    } finally {
+      if (this.#asked.get(id) === asked) this.#asked.delete(id);
+    }
   }
 
   /**
@@ -172,7 +185,7 @@ export class Imports {
    */
   async upload(request: ImportRequest, bytes: AsyncIterable<Buffer>, gone?: AbortSignal): Promise<ImportJob> {
     const { job, controller } = await this.#begin(request, 'upload', (task) => {
-      const patience = { after: this.stallAfter, signal: task.signal, who: 'the client' };
+      const patience = { after: this.stallAfter, signal: task.signal, idle: 'nothing came from the client' };
       return this.#content.fromStream(task, unlessStalled(bytes, patience));
     });
     // One that another request had begun goes on without this one's client.
@@ -186,6 +199,13 @@ export class Imports {
 
   /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
   async cancel(id: string): Promise<boolean> {
+    const asked = this.#asked.get(id);
+    if (asked && !this.#journal.get(id)) {
+      asked.abort();
+      // Whoever asks for the same behind this means it.
+      this.#asked.delete(id);
+      return true;
+    }
     const job = this.get(id);
     if (hasEnded(job)) return false;
     const running = this.#running.get(id);
@@ -211,9 +231,11 @@ export class Imports {
     request: ImportRequest,
     source: string,
     work: Work,
+    off?: AbortSignal,
   ): Promise<{ readonly job: ImportJob; readonly controller?: AbortController }> {
     const job = jobOf(this.#keeper, request, source);
     const all = await inventory(this.#keeper);
+    if (off?.aborted) throw cancelled('it was called off before it began');
     // From here to the journal nobody else comes in between.
     const known = this.#journal.get(job.id);
     if (known) {

@@ -125,12 +125,15 @@ function jobs(daemon: Daemon): Handlers {
   };
   const message = async (job: ImportJob): Promise<object> => (await messages([job]))[0] ?? {};
   return {
-    ImportTemplate: unary(daemon, async (request) => {
-      const name = text(request, 'name');
-      const size = optional(request, 'sizeBytes');
-      return message(
-        await imports.start({ name, target: 'template', size, sha256: '', id: '' }, text(request, 'source')),
-      );
+    ImportTemplate: unary(daemon, async (request, signal) => {
+      const wanted = {
+        name: text(request, 'name'),
+        target: 'template',
+        size: optional(request, 'sizeBytes'),
+        sha256: '',
+        id: '',
+      } as const;
+      return message(await imports.start(wanted, text(request, 'source'), signal));
     }),
     GetImportJob: unary(daemon, (request) => message(templateJob(daemon, text(request, 'id')))),
     ListImportJobs: unary(daemon, async (request) => {

@@ -9,6 +9,7 @@ import {
 } from '@grpc/grpc-js';
 import { once } from 'node:events';
 import { ZvolError, wordsOf } from './errors.ts';
+import { within } from './stall.ts';
 
 /** A message as the library reads it: all fields there, 64 bit numbers as numbers, enums by name. */
 export type Message = Readonly<Record<string, unknown>>;
@@ -40,29 +41,36 @@ function isClientGone(error: Error): boolean {
   return 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE';
 }
 
+/** Answers a call; the signal is aborted when its client calls it off before it was answered. */
 export function unary(
   rpc: Rpc,
-  work: (request: Message) => Promise<object>,
+  work: (request: Message, signal: AbortSignal) => Promise<object>,
 ): handleUnaryCall<Message, object> {
   return (call, callback) => {
+    const controller = new AbortController();
+    call.once('cancelled', () => controller.abort());
     // Also what is thrown before there is anything to wait for.
-    void (async () => work(call.request))().then(
+    void (async () => work(call.request, controller.signal))().then(
       (response) => callback(null, response),
       (error: unknown) => callback(answerOf(error, rpc)),
     );
   };
 }
 
-/** Sends what `work` gives, as fast as the client takes it; the signal ends it when the client goes. */
+/**
+ * Sends what `work` gives, as fast as the client takes it; the signal ends it when the client goes.
+ * @param stallAfter milliseconds after which a client that takes nothing is given up; never without.
+ */
 export function streaming(
   rpc: Rpc,
   work: (request: Message, signal: AbortSignal) => AsyncIterable<object>,
+  stallAfter?: number,
 ): handleServerStreamingCall<Message, object> {
   return (call) => {
     const controller = new AbortController();
     call.once('cancelled', () => controller.abort());
     call.once('close', () => controller.abort());
-    sendAll(call, work(call.request, controller.signal), controller.signal).then(
+    sendAll(call, work(call.request, controller.signal), controller.signal, stallAfter).then(
       () => call.end(),
       (error: unknown) => call.emit('error', answerOf(error, rpc)),
     );
@@ -73,10 +81,13 @@ async function sendAll(
   call: ServerWritableStream<Message, object>,
   messages: AsyncIterable<object>,
   signal: AbortSignal,
+  after: number | undefined,
 ): Promise<void> {
   for await (const message of messages) {
     if (signal.aborted) return;
-    if (!call.write(message)) await once(call, 'drain', { signal });
+    if (call.write(message)) continue;
+    const taken = once(call, 'drain', { signal });
+    await (after === undefined ? taken : within(taken, { after, signal, idle: 'the client took nothing' }));
   }
 }
 

@@ -119,7 +119,12 @@ function volumeHandlers(daemon: Daemon): Handlers {
       await deleteVolume(keeper, text(request, 'volume'));
       return {};
     }),
-    Export: streaming(daemon, (request, signal) => exporting(daemon, request, signal)),
+    // Who does not read it would keep a clone in the pool, and the volume from being deleted.
+    Export: streaming(
+      daemon,
+      (request, signal) => exporting(daemon, request, signal),
+      daemon.imports.stallAfter,
+    ),
   };
 }
 
@@ -207,13 +212,14 @@ function templateHandlers(daemon: Daemon): Handlers {
 function importHandlers(daemon: Daemon): Handlers {
   const { imports } = daemon;
   return {
-    StartImport: unary(daemon, async (request) => {
-      const job = await imports.start(importRequest(request['description']), text(request, 'source'));
+    StartImport: unary(daemon, async (request, signal) => {
+      const wanted = importRequest(request['description']);
+      const job = await imports.start(wanted, text(request, 'source'), signal);
       return { import: importMessage(job) };
     }),
     UploadImport: receiving(daemon, async (messages, signal) => {
       const iterator = messages[Symbol.asyncIterator]();
-      const patience = { after: imports.stallAfter, signal, who: 'the client' };
+      const patience = { after: imports.stallAfter, signal, idle: 'nothing came from the client' };
       const first = await within(iterator.next(), patience);
       if (first.done || !first.value['description'])
         throw new ZvolError('INVALID_ARGUMENT', 'the first message has to say what is sent');

@@ -1,15 +1,15 @@
 import { ZvolError } from './errors.ts';
 
 export interface Patience {
-  /** Milliseconds after which somebody who sends nothing is given up. */
+  /** Milliseconds after which somebody is given up. */
   readonly after: number;
   readonly signal: AbortSignal;
-  /** Who it is that is waited for. */
-  readonly who: string;
+  /** What they did not do then. */
+  readonly idle: string;
 }
 
 /** Waits for what somebody else has to do. @throws ZvolError `DEADLINE_EXCEEDED`, the signal's reason */
-export function within<T>(work: Promise<T>, { after, signal, who }: Patience): Promise<T> {
+export function within<T>(work: Promise<T>, { after, signal, idle }: Patience): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const end = (settle: () => void): void => {
       clearTimeout(timer);
@@ -18,10 +18,7 @@ export function within<T>(work: Promise<T>, { after, signal, who }: Patience): P
     };
     const abort = (): void => end(() => reject(signal.reason as Error));
     const timer = setTimeout(
-      () =>
-        end(() =>
-          reject(new ZvolError('DEADLINE_EXCEEDED', `nothing came from ${who} for ${after / 1000} s`)),
-        ),
+      () => end(() => reject(new ZvolError('DEADLINE_EXCEEDED', `${idle} for ${after / 1000} s`))),
       after,
     );
     work.then(

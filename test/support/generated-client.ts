@@ -13,7 +13,7 @@ export type Answer = Record<string, unknown>;
 /** A client that knows nothing but a published contract. */
 export interface GeneratedClient {
   /** One call. @throws ServiceError */
-  ask(method: string, request?: object): Promise<Answer>;
+  readonly ask: (method: string, request?: object) => Promise<Answer>;
   /** A call with a stream of answers; nothing is read of it until somebody does. */
   stream(method: string, request?: object): ClientReadableStream<Answer>;
   /** That, read as it comes. */

@@ -10,6 +10,7 @@ import type { ImportJob } from '../../../src/zvold/jobs.ts';
 import { listen, type Listener } from '../../../src/zvold/server.ts';
 import { fileServer, type FileServer } from '../../fakes/file-server.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
+import { wanted } from './import-scene.ts';
 import { ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
@@ -20,13 +21,15 @@ let server: FileServer;
 let client: ZvoldClient;
 let ctx: TestContext;
 let session: Session;
+let user: AbortController;
 const answers: object[] = [];
 
 beforeEach(async () => {
   house = await ZvoldHouse.open();
   server = await fileServer({ content, stallAfter: 1.5 * MiB });
   listener = await listening();
-  ctx = await testContext();
+  user = new AbortController();
+  ctx = await testContext({ signal: user.signal });
   const proxy = { path: join(house.folder, 's'), problem: () => undefined, close: () => Promise.resolve() };
   client = clientOver(proxy, 'test', ctx.signal);
   answers.length = 0;
@@ -94,4 +97,43 @@ it('who waits is told where it came to an end without the daemon', async () => {
     reason: 'guest',
     message: expect.stringMatching(/^the import of disk failed: .* answered 404$/) as string,
   });
+});
+
+it('an import that is called off before it began does not begin', async () => {
+  let goOn = (): void => undefined;
+  const asked = new Promise<void>((resolve) => {
+    house.fake.before = () => {
+      resolve();
+      return new Promise<void>((done) => (goOn = done));
+    };
+  });
+  const interrupted = expect(begin()).rejects.toMatchObject({ reason: 'interrupted' });
+  await asked;
+  user.abort();
+  await interrupted;
+  house.fake.before = () => undefined;
+  // The same asked for behind it is another request, and begins.
+  const again = await house.imports.start(wanted({ name: 'other', id: 'mine' }), server.url);
+  goOn();
+  await expect.poll(() => house.fake.calls.length).toBeGreaterThan(1);
+  expect(house.imports.list(true)).toMatchObject([{ id: again.id, name: 'other' }]);
+  expect(await house.imports.cancel('mine')).toBe(true);
+});
+
+it('an import that is called off while its answer is on its way is ended, whoever made its id', async () => {
+  const told = house.keeper.hub.watch(() => Promise.resolve([]), ctx.signal);
+  expect((await told.next()).value).toMatchObject({ kind: 'synced' });
+  const started = startImport({
+    session,
+    client,
+    instance: 'test',
+    words: ['disk', server.url],
+    options: {},
+  });
+  const interrupted = expect(started).rejects.toMatchObject({ reason: 'interrupted' });
+  expect((await told.next()).value).toMatchObject({ kind: 'import', job: { state: 'pending' } });
+  user.abort();
+  await interrupted;
+  expect(house.imports.list(true)).toMatchObject([{ name: 'disk', state: 'cancelled' }]);
+  await house.expectNothingLeft();
 });

@@ -1,14 +1,12 @@
-import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Failure } from '../../../src/core/errors.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { Watched } from '../../../src/zvol/messages.ts';
 import { listen, type Listener } from '../../../src/zvold/server.ts';
-import { call } from '../../support/call.ts';
 import { generatedClient, type GeneratedClient } from '../../support/generated-client.ts';
 import { ZvoldHouse } from './support.ts';
 
@@ -201,6 +199,33 @@ function generated(
   return made.ask;
 }
 
+it('an export that its client does not read is given up, and holds its volume no more', async () => {
+  house.stallAfter = 100;
+  house.anew();
+  await listener.close();
+  listener = await listen(daemon(), { socket });
+  await client.createVolume({ name: 'data', sizeBytes: 16 * MiB });
+  house.fake.before = async (argv) => {
+    if (argv[1] !== 'clone') return;
+    const device = house.device(argv.at(-1) ?? '');
+    await mkdir(dirname(device), { recursive: true });
+    await writeFile(device, Buffer.alloc(16 * MiB, 'x'));
+  };
+  const messages = client.export({ volume: 'data' }, new AbortController().signal)[Symbol.asyncIterator]();
+  expect((await messages.next()).value).toMatchObject({ totalBytes: 16 * MiB });
+  await expect
+    .poll(() => [...house.fake.datasets.keys()], { timeout: 30_000 })
+    .toEqual(['tank', 'tank/data', 'tank/.zvold']);
+  const reading = (async () => {
+    for (let next = await messages.next(); !next.done; next = await messages.next());
+  })();
+  expect(await failureOf(reading)).toMatchObject({
+    reason: 'deadline',
+    message: 'the client took nothing for 0.1 s',
+  });
+  await client.deleteVolume('data');
+});
+
 describe('health and reflection', () => {
   it('are answered as everywhere', async () => {
     const health = generated(
@@ -210,59 +235,5 @@ describe('health and reflection', () => {
     expect(await health('Check', { service: 'zfsdev.zvol.v1.ZvolService' })).toMatchObject({
       status: 'SERVING',
     });
-  });
-});
-
-describe('a port that others can reach', () => {
-  const certificate = (name: string): string[] => [
-    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
-    ...['-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost'],
-    ...['-keyout', join(house.folder, `${name}.key`), '-out', join(house.folder, `${name}.crt`)],
-  ];
-
-  it('wants a certificate or a token, and lets nobody in with a wrong one', async () => {
-    call('openssl', ...certificate('server'));
-    const [key, crt] = [join(house.folder, 'server.key'), join(house.folder, 'server.crt')];
-    const tcp = { address: '127.0.0.1:0', certificate: crt, key };
-    await expect(listen(daemon(), { socket: join(house.folder, 'other'), tcp })).rejects.toThrow(
-      '--token-file',
-    );
-    const tokenFile = join(house.folder, 'token');
-    await writeFile(tokenFile, '\n', { mode: 0o600 });
-    await expect(
-      listen(daemon(), { socket: join(house.folder, 'other'), tcp: { ...tcp, tokenFile } }),
-    ).rejects.toThrow(`there is no token in ${tokenFile}`);
-    await writeFile(tokenFile, 'a secret of many words\n', { mode: 0o600 });
-    const port = 20_000 + (process.pid % 20_000);
-    const second = await listen(daemon(), {
-      socket: join(house.folder, 'third'),
-      tcp: { ...tcp, address: `127.0.0.1:${port}`, tokenFile },
-    });
-    try {
-      const trusted = credentials.createSsl(await readFile(crt));
-      const ask = (token?: string): Promise<unknown> =>
-        new Promise((done, failed) => {
-          const over = new Client(`localhost:${port}`, trusted);
-          const metadata = new Metadata();
-          if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
-          over.makeUnaryRequest(
-            '/zfsdev.zvol.v1.ZvolService/ListVolumes',
-            () => Buffer.alloc(0),
-            (bytes: Buffer) => bytes,
-            {},
-            metadata,
-            (error, response) => {
-              over.close();
-              if (error) failed(error);
-              else done(response);
-            },
-          );
-        });
-      await expect(ask()).rejects.toMatchObject({ code: status.UNAUTHENTICATED });
-      await expect(ask('a guess')).rejects.toMatchObject({ code: status.UNAUTHENTICATED });
-      await expect(ask('a secret of many words')).resolves.toBeDefined();
-    } finally {
-      await second.close();
-    }
   });
 });

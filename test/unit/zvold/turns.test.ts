@@ -65,7 +65,8 @@ it('what sends nothing is given up, and what hangs is not waited for at the end'
   };
   const seen: string[] = [];
   const reading = async (signal: AbortSignal, after: number): Promise<void> => {
-    for await (const value of unlessStalled(source, { after, signal, who: 'somebody' })) seen.push(value);
+    for await (const value of unlessStalled(source, { after, signal, idle: 'nothing came from somebody' }))
+      seen.push(value);
   };
   await expect(reading(never, 5)).rejects.toMatchObject({
     code: 'DEADLINE_EXCEEDED',
@@ -76,7 +77,7 @@ it('what sends nothing is given up, and what hangs is not waited for at the end'
 });
 
 it('what comes in time comes as it is, failures too', async () => {
-  const patience = { after: 60_000, signal: never, who: 'somebody' };
+  const patience = { after: 60_000, signal: never, idle: 'nothing came from somebody' };
   expect(await within(Promise.resolve(7), patience)).toBe(7);
   await expect(within(Promise.reject(new Error('broken')), patience)).rejects.toThrow('broken');
 });
