@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { wordsOf, ZvolError } from './errors.ts';
-import { lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
+import { deviceOf, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
 import type { Volume } from './model.ts';
 import { isName, ownIdPrefix } from './names.ts';
 import { destroyVolume, guidOf, type DestroyOutcome } from './programs.ts';
@@ -95,7 +95,7 @@ async function destroyedPlainly({ zfs }: Keeper, { dataset, snapshots }: Volume)
 async function gone(keeper: Keeper, name: string, { id, origin }: Gone): Promise<void> {
   keeper.hub.tell({ kind: 'volume-deleted', id });
   try {
-    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${name}`, false);
+    await keeper.machine.awaitDevice(deviceOf(keeper, `${keeper.pool}/${name}`), false);
   } catch (error) {
     const code = error instanceof ZvolError ? error.code : 'INTERNAL';
     throw new ZvolError(code, `the volume "${name}" is deleted, but ${wordsOf(error)}`, error);

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { ZvolError } from './errors.ts';
-import { requirePool, type Keeper } from './keeper.ts';
+import { deviceOf, requirePool, type Keeper } from './keeper.ts';
 
 /** Milliseconds for whoever has a device open to let go of it: udev looks at each that comes or was written to. */
 const deadline = 30_000;
@@ -11,7 +11,7 @@ const deadline = 30_000;
  * @throws ZvolError `FAILED_PRECONDITION` if the device was not let go of in time, `UNAVAILABLE`, others in ZFS's own words
  */
 export async function discard(keeper: Keeper, dataset: string, patience = deadline): Promise<void> {
-  const device = `${keeper.machine.devices}/${dataset}`;
+  const device = deviceOf(keeper, dataset);
   const end = performance.now() + patience;
   for (let pause = 50; ; pause = Math.min(pause * 2, 1000)) {
     // On one that is suspended, `zfs` itself would hang.

@@ -6,7 +6,7 @@ import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { makeOwnFolder } from './filling.ts';
 import { findSnapshot, ownFolder, property } from './inventory.ts';
-import { inventory, withVolume, type Keeper } from './keeper.ts';
+import { deviceOf, inventory, withVolume, type Keeper } from './keeper.ts';
 import { watching } from './room.ts';
 import { spoolRoom } from './source.ts';
 
@@ -126,7 +126,7 @@ export class Exports {
     };
     try {
       const size = await this.#clone(id, dataset, volume, snapshot);
-      const device = `${machine.devices}/${dataset}`;
+      const device = deviceOf(this.#keeper, dataset);
       await machine.awaitDevice(device, true);
       if (format === 'raw') return { total: size, ...readParts(device, size, signal), close };
       const total = await this.#asQcow2(device, path, signal);

@@ -3,7 +3,7 @@ import { wordsOf, ZvolError } from './errors.ts';
 import { ownFolder, property } from './inventory.ts';
 import type { ImportJob, ImportState } from './jobs.ts';
 import { isSuspended, throwIfCalledOff, type Kept } from './kept.ts';
-import { inventory, lockOf, type Keeper } from './keeper.ts';
+import { bringingDevice, deviceOf, inventory, lockOf, type Keeper } from './keeper.ts';
 import type { Inventory } from './model.ts';
 import { alignSize } from './names.ts';
 import { isFull } from './room.ts';
@@ -67,7 +67,7 @@ export class Filling {
     const dataset = `${pool}/${ownFolder}/${job.id}`;
     if (!isThere) await this.#create(job, dataset, size);
     try {
-      const device = `${machine.devices}/${dataset}`;
+      const device = deviceOf(this.#keeper, dataset);
       await machine.awaitDevice(device, true);
       await work(device, size);
       await machine.flush(device);
@@ -160,11 +160,13 @@ export class Filling {
   }
 
   async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
-    const { zfs, pool, locks, machine } = this.#keeper;
+    const { zfs, pool, locks } = this.#keeper;
     const target = `${pool}/${job.name}`;
     await locks.holding([lockOf.volume(job.name)], async () => {
-      await zfs.change('zfs', 'rename', dataset, target);
-      await machine.awaitDevice(`${machine.devices}/${target}`, true);
+      const device = await bringingDevice(this.#keeper, target, () =>
+        zfs.change('zfs', 'rename', dataset, target),
+      );
+      await device();
       throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, target);
     });

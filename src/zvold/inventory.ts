@@ -1,6 +1,6 @@
 import { ZvolError } from './errors.ts';
 import type { Inventory, Snapshot, Template, Volume, Zvol } from './model.ts';
-import { isName, ownIdPrefix } from './names.ts';
+import { canBeNamed, deviceName, ownIdPrefix } from './names.ts';
 import type { Zfs } from './zfs.ts';
 
 /** Datasets of zvold's own in a pool: zvols of templates that were imported, and of imports that go on. */
@@ -47,7 +47,7 @@ export async function takeInventory(zfs: Zfs, pool: string): Promise<Inventory> 
  * @returns undefined if there is none. @throws ZvolError `UNAVAILABLE`
  */
 export async function readVolume(zfs: Zfs, pool: string, name: string): Promise<Volume | undefined> {
-  if (!isName(name)) return undefined;
+  if (!canBeNamed(name)) return undefined;
   const rows = await unlessMissing(zfs.ask('zfs', ...list, '-r', `${pool}/${name}`));
   const found = rows && sortOut(pool, rows).volumes.find((volume) => volume.name === name);
   if (!found || found.origin === '') return found;
@@ -169,7 +169,8 @@ function byName(a: { readonly name: string }, b: { readonly name: string }): num
 }
 
 function volumeOf(pool: string, zvol: Zvol, template: string): Volume {
-  return { ...zvol, name: zvol.dataset.slice(pool.length + 1), path: `/dev/zvol/${zvol.dataset}`, template };
+  const path = `/dev/zvol/${deviceName(zvol.dataset)}`;
+  return { ...zvol, name: zvol.dataset.slice(pool.length + 1), path, template };
 }
 
 function snapshotOf(row: Row): Snapshot {

@@ -6,7 +6,7 @@ import { findVolume, findVolumeName, readVolume, takeInventory } from './invento
 import { lockOf, Locks } from './locks.ts';
 import type { Machine } from './machine.ts';
 import type { Inventory, Template, Volume } from './model.ts';
-import { checkId } from './names.ts';
+import { checkId, deviceName } from './names.ts';
 import { PoolWatch } from './pool-watch.ts';
 import { Zfs } from './zfs.ts';
 
@@ -90,6 +90,26 @@ export async function withVolume<T>(
     if ('value' in outcome) return outcome.value;
     ({ name } = outcome);
   }
+}
+
+/** Where the device of a dataset is. */
+export function deviceOf({ machine }: Keeper, dataset: string): string {
+  return `${machine.devices}/${deviceName(dataset)}`;
+}
+
+/**
+ * Has a dataset come about under a name, and gives what waits for its device. What lies in that place before, as a link does that udev
+ * has not taken away, is not taken for it: it may lead to the device of another volume.
+ */
+export async function bringingDevice(
+  keeper: Keeper,
+  dataset: string,
+  work: () => Promise<void>,
+): Promise<() => Promise<void>> {
+  const path = deviceOf(keeper, dataset);
+  const taken = await keeper.machine.isTaken(path);
+  await work();
+  return () => keeper.machine.awaitDevice(path, true, taken ? dataset : undefined);
 }
 
 /** The caller's id, or a new one. @throws ZvolError `INVALID_ARGUMENT` */

@@ -7,6 +7,16 @@ export function isName(word: string): boolean {
   return pattern.test(word);
 }
 
+/** True for a word that ZFS can have as the name of a volume in a pool, as one that was made by hand may be called. */
+export function canBeNamed(word: string): boolean {
+  return /^[A-Za-z0-9_.: -]+$/.test(word) && word !== '.' && word !== '..';
+}
+
+/** What udev calls the device of a volume, below the folder of all of them: it has no blanks in its names. */
+export function deviceName(dataset: string): string {
+  return dataset.replaceAll(' ', '+');
+}
+
 /** What an id begins with that nobody gave: ZFS's own number goes on. */
 export const ownIdPrefix = 'guid-';
 

@@ -1,7 +1,17 @@
 import { discard } from './discard.ts';
 import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
-import { idFor, inventory, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
+import {
+  bringingDevice,
+  deviceOf,
+  idFor,
+  inventory,
+  lockOf,
+  refuseFor,
+  requirePool,
+  withVolume,
+  type Keeper,
+} from './keeper.ts';
 import type { Template, Volume } from './model.ts';
 import { alignSize, checkName } from './names.ts';
 import { idTaken, madeBefore, tellTemplates, whole } from './volumes.ts';
@@ -107,7 +117,7 @@ export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<V
     const template = findTemplate(await inventory(keeper), wanted.template);
     const { size } = sizesFor(template, wanted.size);
     if (before?.size === size && before.origin === template.snapshot.fullName) {
-      await keeper.machine.awaitDevice(`${keeper.machine.devices}/${before.dataset}`, true);
+      await keeper.machine.awaitDevice(deviceOf(keeper, before.dataset), true);
       return before;
     }
     if (before) throw idTaken(before.name, id);
@@ -136,13 +146,16 @@ async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Pr
   const { size, grown } = sizesFor(template, wanted.size);
   // In one call, so that there is never a clone of the wrong size.
   const options = [`${property.volumeId}=${wanted.id}`, ...(grown ? [`volsize=${size}`] : [])];
+  let device: () => Promise<void>;
   try {
-    await zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset);
+    device = await bringingDevice(keeper, dataset, () =>
+      zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset),
+    );
   } catch (error) {
     if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
     throw error;
   }
-  const { volume, origin } = await whole(keeper, wanted.name, fullName);
+  const { volume, origin } = await whole(keeper, wanted.name, fullName, device);
   if (origin?.guid !== guid || origin.template?.id !== template.id) {
     await discard(keeper, dataset);
     return undefined;

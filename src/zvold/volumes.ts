@@ -1,7 +1,17 @@
 import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { findVolumeName, property, readFresh, readVolume } from './inventory.ts';
-import { inventory, idFor, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
+import {
+  bringingDevice,
+  deviceOf,
+  idFor,
+  inventory,
+  lockOf,
+  refuseFor,
+  requirePool,
+  withVolume,
+  type Keeper,
+} from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
 import { alignSize, checkBlockSize, checkName, defaultBlockSize } from './names.ts';
 
@@ -38,15 +48,15 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
         before.origin === '' &&
         before.reserved > 0 === thick;
       if (!isSame) throw idTaken(before.name, id);
-      await keeper.machine.awaitDevice(`${keeper.machine.devices}/${before.dataset}`, true);
+      await keeper.machine.awaitDevice(deviceOf(keeper, before.dataset), true);
       return before;
     }
     const words = [...(thick ? [] : ['-s']), '-b', String(blockSize), '-V', String(size)];
-    await keeper.zfs.change(
-      'zfs',
-      ...['create', ...words, '-o', `${property.volumeId}=${id}`, `${keeper.pool}/${name}`],
+    const dataset = `${keeper.pool}/${name}`;
+    const device = await bringingDevice(keeper, dataset, () =>
+      keeper.zfs.change('zfs', 'create', ...words, '-o', `${property.volumeId}=${id}`, dataset),
     );
-    const { volume } = await whole(keeper, name, '');
+    const { volume } = await whole(keeper, name, '', device);
     keeper.hub.tell({ kind: 'volume', volume });
     return volume;
   });
@@ -74,26 +84,24 @@ export function idTaken(name: string, id: string): ZvolError {
 /**
  * A volume that was just made, and what it was cloned from, once its device is there: both are awaited at once. Without a
  * device, it is taken away again.
- * @param origin the snapshot it was cloned from, or nothing.
+ * @param origin the snapshot it was cloned from, or nothing. @param device waits for the device.
  */
 export async function whole(
   keeper: Keeper,
   name: string,
   origin: string,
+  device: () => Promise<void>,
 ): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined }> {
-  const { machine, pool, zfs } = keeper;
+  const { pool, zfs } = keeper;
   const dataset = `${pool}/${name}`;
   // Both to their ends, whatever the other one's is: nothing is taken away behind the back of who comes next.
-  const [found, device] = await Promise.allSettled([
-    readFresh(zfs, pool, name, origin),
-    machine.awaitDevice(`${machine.devices}/${dataset}`, true),
-  ]);
-  if (device.status === 'rejected') {
+  const [found, came] = await Promise.allSettled([readFresh(zfs, pool, name, origin), device()]);
+  if (came.status === 'rejected') {
     await discard(keeper, dataset).catch((error: unknown) => {
-      const { code } = device.reason instanceof ZvolError ? device.reason : { code: 'INTERNAL' as const };
-      throw new ZvolError(code, `${wordsOf(device.reason)}; ${dataset} stays: ${wordsOf(error)}`, error);
+      const { code } = came.reason instanceof ZvolError ? came.reason : { code: 'INTERNAL' as const };
+      throw new ZvolError(code, `${wordsOf(came.reason)}; ${dataset} stays: ${wordsOf(error)}`, error);
     });
-    throw device.reason;
+    throw came.reason;
   }
   if (found.status === 'rejected') throw found.reason;
   if (!found.value) throw vanished(name);
@@ -145,10 +153,13 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
     const { name } = volume;
     if (name === newName) return volume;
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
-    await keeper.zfs.change('zfs', 'rename', volume.dataset, `${keeper.pool}/${newName}`);
+    const dataset = `${keeper.pool}/${newName}`;
+    const device = await bringingDevice(keeper, dataset, () =>
+      keeper.zfs.change('zfs', 'rename', volume.dataset, dataset),
+    );
     // Templates of its snapshots have other full names from now on.
     keeper.templates.clear();
-    await keeper.machine.awaitDevice(`${keeper.machine.devices}/${keeper.pool}/${newName}`, true);
+    await device();
     const renamed = await present(keeper, newName);
     keeper.hub.tell({ kind: 'volume', volume: renamed });
     await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName.startsWith(`${renamed.dataset}@`));

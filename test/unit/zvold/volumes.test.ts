@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
 import { ZvolError } from '../../../src/zvold/errors.ts';
-import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
+import { inventory, newKeeper, volumeOf, type Keeper } from '../../../src/zvold/keeper.ts';
 import {
   createSnapshot,
   deleteSnapshot,
@@ -105,6 +105,36 @@ describe('a volume', () => {
     const [volume] = (await inventory(keeper)).volumes;
     expect(volume).toMatchObject({ name: 'by-hand', id: expect.stringMatching(/^guid-\d+$/) as string });
     expect((await resizeVolume(keeper, volume?.id ?? '', 2 * MiB)).size).toBe(2 * MiB);
+  });
+
+  it('that was made by hand may have a blank in its name, which its device has not', async () => {
+    const byHand = ['zfs', 'create', '-s', '-b', '4096', '-V', String(MiB), 'tank/by hand'] as const;
+    await fake.command(byHand, { deadline: 1 });
+    expect((await inventory(keeper)).volumes.map(({ name }) => name)).toEqual(['by hand']);
+    expect(await volumeOf(keeper, 'by hand')).toMatchObject({ path: '/dev/zvol/tank/by+hand' });
+    expect((await resizeVolume(keeper, 'by hand', 2 * MiB)).size).toBe(2 * MiB);
+    expect(await createSnapshot(keeper, 'by hand', 'first', '')).toMatchObject({
+      fullName: 'tank/by hand@first',
+    });
+    expect(await rollback(keeper, 'by hand', 'first', false)).toMatchObject({ name: 'by hand' });
+    await renameVolume(keeper, 'by hand', 'data');
+    await fake.command(byHand, { deadline: 1 });
+    fake.users.set('/dev/zvol/tank/by+hand', ['mounted at /mnt']);
+    await expect(deleteVolume(keeper, 'by hand')).rejects.toThrow('mounted at /mnt');
+    fake.users.clear();
+    await deleteVolume(keeper, 'by hand');
+    await deleteVolume(keeper, 'data');
+    expect([...fake.datasets.keys()]).toEqual(['tank']);
+    expect(await codeOf(volumeOf(keeper, 'by hand'))).toBe('NOT_FOUND');
+  });
+
+  it('in whose place a link was left has a device when that is its own', async () => {
+    for (const name of ['data', 'renamed', 'copy']) fake.leftLinks.add(`tank/${name}`);
+    await create('data');
+    await createSnapshot(keeper, 'data', 'first', '');
+    await createTemplate(keeper, { name: 'base', volume: 'data', snapshot: 'first', id: '' });
+    await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
+    expect(await renameVolume(keeper, 'copy', 'renamed')).toMatchObject({ name: 'renamed' });
   });
 
   it('is not deleted while it is used, cloned, a template, or held, and all of these are named', async () => {
