@@ -127,6 +127,9 @@ describe('a client made of nothing but the contract of mvirt', () => {
     const shrunk = { name: 'data', newSizeBytes: MiB };
     await expectRefused('ResizeVolume', shrunk, 'FAILED_PRECONDITION', 'never made smaller');
 
+    const huge = { name: 'huge', sizeBytes: String(2n ** 63n) };
+    await expectRefused('CreateVolume', huge, 'INVALID_ARGUMENT', 'no size of a volume');
+
     const base = await ask('PromoteSnapshotToTemplate', { ...snapshot('first'), templateName: 'base' });
     expect(base).toMatchObject({ name: 'base', sourceVolume: 'data', sizeBytes: 16 * MiB, cloneCount: 0 });
     const clone = { templateName: 'base', newVolumeName: 'copy', sizeBytes: 32 * MiB, id: 'other' };

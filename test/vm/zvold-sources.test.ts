@@ -9,6 +9,7 @@ import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
 import { scriptInGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
+import { header } from '../support/qcow2.ts';
 
 const zfsdev = ownHome();
 const name = 'sources';
@@ -180,6 +181,13 @@ describe('what is wrong with a source is told, and leaves nothing', () => {
     ['/inside', /which imports may not ask/],
   ])('%s of a server', async (path, words) => {
     await expectRefused(`${web}${path}`, words);
+    await expectNothingLeft();
+  });
+
+  it('a size that no volume can have', async () => {
+    await writeFile(at('huge.qcow2'), header(2 ** 63, { firstTable: { entries: 1 } }));
+    await expectRefused(at('huge.qcow2'), /its size of 9223372036854775808 bytes makes no sense/);
+    await expectRefused(`${web}/huge.qcow2`, /its size of 9223372036854775808 bytes makes no sense/);
     await expectNothingLeft();
   });
 

@@ -32,6 +32,9 @@ async function json(...words: string[]): Promise<Record<string, unknown>> {
 
 const guest = (script: string): Promise<string> => scriptInGuest(zfsdev, name, script);
 
+/** A command that waits for a condition of the shell's. */
+const until = (condition: string): string => `timeout 300 sh -c 'until ${condition}; do :; done'`;
+
 const sumOf = (volume: string): Promise<string> =>
   guest(`sha256sum </dev/zvol/testpool/${volume} | cut -d ' ' -f 1`);
 const sha256 = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
@@ -118,6 +121,37 @@ describe('volumes of a machine, driven from the host', () => {
       'identical',
     );
     expect(await guest('zfs list -H -o name -t all | grep export- || true')).toBe('');
+  });
+
+  it('that were made by hand are looked after as well, and renamed with their devices', async () => {
+    await guest("zfs create -s -V 1M 'testpool/by hand'");
+    const { volume } = await json('volume', 'get', name, 'by hand');
+    expect(volume).toMatchObject({ name: 'by hand', path: '/dev/zvol/testpool/by+hand' });
+    await guest(until('test -b /dev/zvol/testpool/by+hand'));
+    await refused(zfsdev('volume', 'rename', name, 'by hand', 'data'), 4, /already exists/);
+    expect(await json('volume', 'rename', name, 'by hand', 'handy')).toMatchObject({
+      volume: { id: (volume as { id: string }).id, name: 'handy', path: '/dev/zvol/testpool/handy' },
+    });
+    await guest('test -b /dev/zvol/testpool/handy');
+    await guest(until('! test -e /dev/zvol/testpool/by+hand'));
+    await refused(zfsdev('volume', 'get', name, 'by hand'), 4, /there is no volume "by hand"/);
+  });
+
+  it('have snapshots that are held, and go when they are let go of', async () => {
+    await json('vsnap', 'create', name, 'handy', 'one');
+    expect(await json('vsnap', 'hold', name, 'handy', 'one', 'backup')).toMatchObject({
+      snapshot: { fullName: 'testpool/handy@one', holds: 1 },
+    });
+    await refused(zfsdev('vsnap', 'hold', name, 'handy', 'one', 'backup'), 4, /already/);
+    await refused(zfsdev('vsnap', 'delete', name, 'handy', 'one'), 4, /its snapshot "one" is held/);
+    await refused(zfsdev('volume', 'delete', name, 'handy'), 4, /its snapshot "one" is held/);
+    expect(await json('vsnap', 'delete', name, 'handy', 'one', '--deferred')).toMatchObject({
+      deferred: true,
+    });
+    await refused(zfsdev('vsnap', 'release', name, 'handy', 'one', 'nobody'), 4, /no such tag/);
+    expect(await json('vsnap', 'release', name, 'handy', 'one', 'backup')).toEqual({ snapshot: null });
+    expect(await json('vsnap', 'list', name, 'handy')).toEqual({ snapshots: [] });
+    await json('volume', 'delete', name, 'handy');
   });
 
   it('are not deleted while they are used, and then go with their devices', async () => {

@@ -2,19 +2,16 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
-import { runCommand } from '../../../src/zvold/command.ts';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
-import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
-import { thisMachine } from '../../../src/zvold/machine.ts';
 import { createSnapshot } from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate } from '../../../src/zvold/templates.ts';
-import { createVolume } from '../../../src/zvold/volumes.ts';
-import { MiB, must, refusal, run, runParts, scratchPool } from './scratch-pool.ts';
-
-const folder = '/root/faults';
+import { createVolume, renameVolume } from '../../../src/zvold/volumes.ts';
+import { faultedPool, fullPool, suspendedPool } from './pool-faults.ts';
+import { folder, keeperOf, MiB, must, names, refusal, run, runParts, scratchPool } from './scratch-pool.ts';
+import { slowWatcher } from './slow-watcher.ts';
 
 const socket = '/run/zfsdev/zvold.sock';
 
@@ -27,10 +24,6 @@ function zvold(path = socket): ZvoldClient {
   };
   return clientOver(proxy, 'this machine', new AbortController().signal);
 }
-
-const keeperOf = (pool: string): Keeper => newKeeper(pool, runCommand, thisMachine);
-const names = async (keeper: Keeper): Promise<string> =>
-  (await inventory(keeper)).volumes.map(({ name }) => name).join(' ');
 
 /** Sixty-four at once, each through a connection of its own. */
 async function manyClients(): Promise<void> {
@@ -82,90 +75,6 @@ async function killedDaemon(): Promise<void> {
   rmSync(file);
 }
 
-/** A pool without room, for volumes and for snapshots. */
-async function fullPool(): Promise<void> {
-  const remove = scratchPool('full', folder, 128 * MiB);
-  try {
-    const keeper = keeperOf('full');
-    const made = await createVolume(keeper, { name: 'thick', size: 24 * MiB, thick: true, id: '' });
-    run('sh', '-c', `head -c 20M /dev/urandom >${made.path} && sync`);
-    const available = Number(run('zfs', 'get', '-Hp', '-o', 'value', 'available', 'full'));
-    // All but so little that what was written can't be reserved once more.
-    const size = Math.floor((available * 0.9) / MiB) * MiB;
-    run('zfs', 'create', '-o', 'mountpoint=none', '-o', `reservation=${size}`, 'full/filler');
-    for (const work of [
-      () => createVolume(keeper, { name: 'more', size: 64 * MiB, thick: true, id: '' }),
-      () => createSnapshot(keeper, 'thick', 'one', ''),
-    ]) {
-      const { code, message } = await refusal(work());
-      must(code === 'RESOURCE_EXHAUSTED', `no room: ${code} ${message}`);
-    }
-    must((await names(keeper)) === 'thick', 'nothing half-made');
-    const left = run('zfs', 'list', '-H', '-o', 'name', '-t', 'snapshot', '-r', 'full');
-    must(left === '', `no snapshot: ${left}`);
-    run('zfs', 'destroy', 'full/filler');
-    await createSnapshot(keeper, 'thick', 'one', '');
-  } finally {
-    remove();
-  }
-}
-
-/** A pool whose disk takes nothing more, until it does: its file lies where there is no room. */
-async function suspendedPool(): Promise<void> {
-  const place = '/run/faults';
-  mkdirSync(place, { recursive: true });
-  run('mount', '-t', 'tmpfs', '-o', 'size=96M', 'tmpfs', place);
-  const file = `${place}/disk.img`;
-  run('truncate', '-s', '512M', file);
-  const device = run('losetup', '--find', '--show', file);
-  run(
-    'zpool',
-    'create',
-    '-o',
-    'cachefile=none',
-    '-o',
-    'failmode=wait',
-    '-O',
-    'mountpoint=none',
-    'away',
-    device,
-  );
-  const keeper = keeperOf('away');
-  const stop = new AbortController();
-  try {
-    const { path } = await createVolume(keeper, { name: 'data', size: 256 * MiB, thick: false, id: '' });
-    const states = keeper.watch.changes(stop.signal);
-    must((await states.next()).value === true, 'it can be asked');
-    // Nobody waits for it: on a pool that is suspended it never ends.
-    const writer = spawn('dd', ['if=/dev/urandom', `of=${path}`, 'bs=1M', 'count=200', 'oflag=sync'], {
-      stdio: 'ignore',
-    });
-    must((await states.next()).value === false, 'it is seen to be suspended');
-    for (const work of [
-      () => createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' }),
-      () => deleteVolume(keeper, 'data'),
-      () => inventory(keeper),
-    ]) {
-      const { code, message } = await refusal(work());
-      must(code === 'UNAVAILABLE' && message.includes('SUSPENDED'), `${code} ${message}`);
-    }
-    run('mount', '-o', 'remount,size=600M', place);
-    run('zpool', 'clear', 'away');
-    must((await states.next()).value === true, 'it is seen to be back');
-    const ended = writer.exitCode === null ? once(writer, 'exit') : Promise.resolve();
-    writer.kill();
-    await ended;
-    must((await names(keeper)) === 'data', 'it has what it had');
-    await createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' });
-  } finally {
-    stop.abort();
-    // A pool that is still suspended can't be destroyed; then the machine goes with it.
-    await runCommand(['zpool', 'destroy', '-f', 'away'], { deadline: 60_000 }).catch(() => undefined);
-    await runCommand(['losetup', '--detach', device], { deadline: 60_000 }).catch(() => undefined);
-    await runCommand(['umount', place], { deadline: 60_000 }).catch(() => undefined);
-  }
-}
-
 /** What a volume is used for, which keeps it from being deleted; nothing of it goes before that is found. */
 async function usedVolumes(): Promise<void> {
   const remove = scratchPool('used', folder, 256 * MiB);
@@ -207,11 +116,35 @@ async function usedVolumes(): Promise<void> {
   }
 }
 
+/** A link that was left of a volume, and leads to the device of another one by now. */
+async function leftLink(): Promise<void> {
+  const remove = scratchPool('left', folder, 128 * MiB);
+  try {
+    const keeper = keeperOf('left');
+    const make = (name: string): Promise<{ readonly path: string }> =>
+      createVolume(keeper, { name, size: MiB, thick: false, id: '' });
+    const other = await make('other');
+    for (const name of ['data', 'renamed']) symlinkSync(realpathSync(other.path), `/dev/zvol/left/${name}`);
+    const { path } = await make('data');
+    run('sh', '-c', `head -c 1M /dev/urandom >${path} && sync`);
+    const sum = run('sha256sum', path).split(' ')[0];
+    must(run('/usr/lib/udev/zvol_id', path) === 'left/data', 'the device is its own');
+    must(run('sha256sum', other.path).split(' ')[0] !== sum, 'the other one has nothing of it');
+    const renamed = await renameVolume(keeper, 'data', 'renamed');
+    must(run('sha256sum', renamed.path).split(' ')[0] === sum, 'it has its content under another name');
+  } finally {
+    remove();
+  }
+}
+
 const parts = {
   'sixty-four clients at once lose no update': manyClients,
   'a daemon that is killed in the middle is started again, and tidies up': killedDaemon,
   'a full pool refuses, and nothing is half-made': fullPool,
   'a suspended pool is said to be so, and is there again when it is back': suspendedPool,
+  'a pool whose disk is gone is said to be so, and is there again when that is back': faultedPool,
+  'a watcher that is too slow is told to begin anew, and then has all that there is': slowWatcher,
   'a volume that is used in whatever way is not deleted': usedVolumes,
+  'a link that leads to another device is not taken for that of a new volume': leftLink,
 } as const;
 process.exit(await runParts(Object.entries(parts)));

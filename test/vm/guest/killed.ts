@@ -9,7 +9,14 @@ import { ownFolder } from '../../../src/zvold/inventory.ts';
 import { hasEnded } from '../../../src/zvold/jobs.ts';
 import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import { thisMachine } from '../../../src/zvold/machine.ts';
-import { createSnapshot, deleteSnapshot, rollback } from '../../../src/zvold/snapshots.ts';
+import type { Inventory } from '../../../src/zvold/model.ts';
+import {
+  createSnapshot,
+  deleteSnapshot,
+  holdSnapshot,
+  releaseSnapshot,
+  rollback,
+} from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate, deleteTemplate } from '../../../src/zvold/templates.ts';
 import { createVolume, renameVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { MiB, must, run, runParts, scratchPool } from './scratch-pool.ts';
@@ -53,7 +60,7 @@ interface Operation {
   readonly prepare?: (daemon: Daemon, name: string) => Promise<unknown>;
   readonly run: (daemon: Daemon, name: string) => Promise<unknown>;
   /** Whether it is done, from what is in the pool. */
-  readonly isDone: (found: Awaited<ReturnType<typeof inventory>>, name: string) => boolean;
+  readonly isDone: (found: Inventory, name: string) => boolean;
 }
 
 const volume = ({ keeper }: Daemon, name: string): Promise<unknown> =>
@@ -62,6 +69,16 @@ const volume = ({ keeper }: Daemon, name: string): Promise<unknown> =>
 async function snapshotted(daemon: Daemon, name: string): Promise<void> {
   await volume(daemon, name);
   await createSnapshot(daemon.keeper, name, 'one', `${name}-one`);
+}
+
+async function held(daemon: Daemon, name: string): Promise<void> {
+  await snapshotted(daemon, name);
+  await holdSnapshot(daemon.keeper, name, 'one', 'me');
+}
+
+/** How many hold a volume's snapshot; undefined if it is gone. */
+function holdsOf({ volumes }: Inventory, name: string): number | undefined {
+  return volumes.find(({ id }) => id === name)?.snapshots[0]?.holds;
 }
 
 async function template(daemon: Daemon, name: string): Promise<void> {
@@ -133,6 +150,27 @@ const operations: readonly Operation[] = [
     isDone: ({ volumes }, name) => volumes.find(({ id }) => id === name)?.snapshots.length === 0,
   },
   {
+    what: 'hold a snapshot',
+    prepare: snapshotted,
+    run: ({ keeper }, name) => holdSnapshot(keeper, name, 'one', 'me'),
+    isDone: (found, name) => holdsOf(found, name) === 1,
+  },
+  {
+    what: 'let go of a snapshot',
+    prepare: held,
+    run: ({ keeper }, name) => releaseSnapshot(keeper, name, 'one', 'me'),
+    isDone: (found, name) => holdsOf(found, name) === 0,
+  },
+  {
+    what: 'let go of a snapshot that is to go then',
+    prepare: async (daemon, name) => {
+      await held(daemon, name);
+      await deleteSnapshot(daemon.keeper, name, 'one', true);
+    },
+    run: ({ keeper }, name) => releaseSnapshot(keeper, name, 'one', 'me'),
+    isDone: (found, name) => holdsOf(found, name) === undefined,
+  },
+  {
     what: 'make a template',
     prepare: snapshotted,
     run: ({ keeper }, name) =>
@@ -171,7 +209,7 @@ const operations: readonly Operation[] = [
 ];
 
 /** Nothing lies about, and nothing is told that is not so. */
-async function inspect({ keeper, imports }: Daemon): Promise<Awaited<ReturnType<typeof inventory>>> {
+async function inspect({ keeper, imports }: Daemon): Promise<Inventory> {
   const found = await inventory(keeper);
   must(found.unfinished.length === 0, `no unfinished zvol: ${JSON.stringify(found.unfinished)}`);
   const own = run('zfs', 'list', '-H', '-o', 'name', '-t', 'volume', '-r', pool)

@@ -2,8 +2,21 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { runCommand } from '../../../src/zvold/command.ts';
+import { inventory, newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
+import { thisMachine } from '../../../src/zvold/machine.ts';
 
 export const MiB = 2 ** 20;
+
+/** Where the programs have their files. */
+export const folder = '/root/faults';
+
+/** Operations on a pool, without a daemon around them. */
+export const keeperOf = (pool: string): Keeper => newKeeper(pool, runCommand, thisMachine);
+
+/** The volumes of a pool, in a row. */
+export const names = async (keeper: Keeper): Promise<string> =>
+  (await inventory(keeper)).volumes.map(({ name }) => name).join(' ');
 
 /** Runs a program to its end; gives what it said. @throws Error if it fails */
 export function run(program: string, ...args: readonly string[]): string {
