@@ -1,5 +1,6 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Asked } from './asked.ts';
 import type { Command } from './command.ts';
 import { Content } from './content.ts';
 import { discard } from './discard.ts';
@@ -50,8 +51,7 @@ export class Imports {
   readonly #content: Content;
   readonly #turns: Turns;
   readonly #running = new Map<string, Running>();
-  /** What is asked for and has not begun, by the callers' ids: it can be called off as well. */
-  readonly #asked = new Map<string, AbortController>();
+  readonly #asked = new Asked();
   /** Milliseconds without a byte after which somebody who sends is given up. */
   readonly stallAfter: number;
 
@@ -162,20 +162,14 @@ export class Imports {
    */
   async start(request: ImportRequest, source: string, gone?: AbortSignal): Promise<ImportJob> {
     const { policy } = this.#options;
-    const { id } = request;
-    const asked = this.#asked.get(id) ?? new AbortController();
-    if (id !== '') this.#asked.set(id, asked);
-    try {
+    return this.#asked.during(request.id, gone, async (off) => {
       checkSource(source);
       const isUrl = isAddress(source);
       const place = isUrl ? allowedUrl(policy, source).href : await allowedPath(policy, source);
       const work: Work = (task) =>
         isUrl ? this.#content.fromAddress(task, place, undefined) : this.#content.fromFile(task, place);
-      const off = gone ? AbortSignal.any([gone, asked.signal]) : asked.signal;
       return (await this.#begin(request, source, work, off)).job;
-    } finally {
-      if (this.#asked.get(id) === asked) this.#asked.delete(id);
-    }
+    });
   }
 
   /**
@@ -199,13 +193,7 @@ export class Imports {
 
   /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
   async cancel(id: string): Promise<boolean> {
-    const asked = this.#asked.get(id);
-    if (asked && !this.#journal.get(id)) {
-      asked.abort();
-      // Whoever asks for the same behind this means it.
-      this.#asked.delete(id);
-      return true;
-    }
+    if (!this.#journal.get(id) && this.#asked.callOff(id)) return true;
     const job = this.get(id);
     if (hasEnded(job)) return false;
     const running = this.#running.get(id);

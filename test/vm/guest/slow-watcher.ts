@@ -11,7 +11,7 @@ import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { folder, keeperOf, MiB, must, scratchPool } from './scratch-pool.ts';
 
 /** Changes that wait for it, and changes: more than also wait on the way to it, and fewer than a thousand, which would take minutes. */
-const [longestQueue, changes] = [10, 80];
+const [longestQueue, changes] = [10, 60];
 
 interface Told {
   readonly event: string;
