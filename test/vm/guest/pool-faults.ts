@@ -118,7 +118,8 @@ export async function faultedPool(): Promise<void> {
     await runCommand(['zpool', 'reopen', 'faulted'], { deadline: 60_000 });
     must((await states.next()).value === false, 'it is seen to be gone');
     await expectUnavailable(keeper, 'the pool faulted is UNAVAIL');
-    run('losetup', device, file);
+    // With partitions, if ZFS made some.
+    run('losetup', '--partscan', device, file);
     run('zpool', 'clear', 'faulted');
     must((await states.next()).value === true, 'it is seen to be back');
     must((await names(keeper)) === 'data', 'it has what it had');
