@@ -3,7 +3,7 @@ import { wordsOf, ZvolError } from './errors.ts';
 import { ownFolder, property } from './inventory.ts';
 import type { ImportJob, ImportState } from './jobs.ts';
 import { isSuspended, throwIfCalledOff, type Kept } from './kept.ts';
-import { bringingDevice, deviceOf, inventory, lockOf, type Keeper } from './keeper.ts';
+import { deviceOf, inventory, lockOf, type Keeper } from './keeper.ts';
 import type { Inventory } from './model.ts';
 import { alignSize } from './names.ts';
 import { isFull } from './room.ts';
@@ -160,13 +160,11 @@ export class Filling {
   }
 
   async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
-    const { zfs, pool, locks } = this.#keeper;
+    const { zfs, pool, locks, machine } = this.#keeper;
     const target = `${pool}/${job.name}`;
     await locks.holding([lockOf.volume(job.name)], async () => {
-      const device = await bringingDevice(this.#keeper, target, () =>
-        zfs.change('zfs', 'rename', dataset, target),
-      );
-      await device();
+      await zfs.change('zfs', 'rename', dataset, target);
+      await machine.awaitDevice(deviceOf(this.#keeper, target), true);
       throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, target);
     });

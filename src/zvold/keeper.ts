@@ -97,21 +97,6 @@ export function deviceOf({ machine }: Keeper, dataset: string): string {
   return `${machine.devices}/${deviceName(dataset)}`;
 }
 
-/**
- * Has a dataset come about under a name, and gives what waits for its device. What lies in that place before, as a link does that udev
- * has not taken away, is not taken for it: it may lead to the device of another volume.
- */
-export async function bringingDevice(
-  keeper: Keeper,
-  dataset: string,
-  work: () => Promise<void>,
-): Promise<() => Promise<void>> {
-  const path = deviceOf(keeper, dataset);
-  const taken = await keeper.machine.isTaken(path);
-  await work();
-  return () => keeper.machine.awaitDevice(path, true, taken ? dataset : undefined);
-}
-
 /** The caller's id, or a new one. @throws ZvolError `INVALID_ARGUMENT` */
 export function idFor(asked: string): string {
   if (asked === '') return randomUUID();

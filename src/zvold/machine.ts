@@ -1,22 +1,14 @@
-import { lstat, open, readFile, stat } from 'node:fs/promises';
+import { open, readFile, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { runCommand } from './command.ts';
 import { wordsOf, ZvolError } from './errors.ts';
-import { deviceName } from './names.ts';
 import { claimsOf, processesWith } from './users.ts';
 
 /** What zvold needs to know of the machine beside ZFS; the tests have one of their own. */
 export interface Machine {
   /** Where the devices of zvols are, by the names of their datasets. */
   readonly devices: string;
-  /** Whether there is anything where a device is to come, if only a link that leads nowhere. */
-  isTaken(path: string): Promise<boolean>;
-  /**
-   * Waits for a device to come (or to go).
-   * @param of the dataset that it has to be of, for a place where something was before: asked of the device itself, by a process.
-   * @throws ZvolError `DEADLINE_EXCEEDED`
-   */
-  awaitDevice(path: string, present: boolean, of?: string): Promise<void>;
+  /** Waits for a device to come (or to go). @throws ZvolError `DEADLINE_EXCEEDED` */
+  awaitDevice(path: string, present: boolean): Promise<void>;
   /**
    * What the kernel keeps a device for, in words: mounts, swap, LVM and the like, loop devices; nothing if it is not there.
    * Costs a few reads.
@@ -33,15 +25,11 @@ export interface Machine {
 /** Milliseconds: udev handles one device after the other, and many may come at once where everything is slow. */
 const deviceDeadline = 120_000;
 
-/** Milliseconds for one device to tell whose it is. */
-const askDeadline = 60_000;
-
 export const thisMachine: Machine = {
   devices: '/dev/zvol',
-  isTaken: (path) => isThere(path, lstat),
-  awaitDevice: async (path, present, of) => {
+  awaitDevice: async (path, present) => {
     const end = performance.now() + deviceDeadline;
-    while ((await isThere(path, stat)) !== present || (of !== undefined && !(await isDeviceOf(path, of)))) {
+    while ((await isThere(path)) !== present) {
       if (performance.now() > end)
         throw new ZvolError(
           'DEADLINE_EXCEEDED',
@@ -66,20 +54,14 @@ export const thisMachine: Machine = {
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
 
-async function isThere(path: string, look: (path: string) => Promise<unknown>): Promise<boolean> {
+async function isThere(path: string): Promise<boolean> {
   try {
-    await look(path);
+    await stat(path);
     return true;
   } catch (error) {
     if (isMissing(error)) return false;
     throw new ZvolError('UNAVAILABLE', `${path} can't be looked at: ${wordsOf(error)}`);
   }
-}
-
-/** By udev's own program, which asks the kernel. */
-async function isDeviceOf(path: string, dataset: string): Promise<boolean> {
-  const { exitCode, stdout } = await runCommand(['/usr/lib/udev/zvol_id', path], { deadline: askDeadline });
-  return exitCode === 0 && stdout.trim() === deviceName(dataset);
 }
 
 async function flush(path: string): Promise<void> {

@@ -2,7 +2,6 @@ import { discard } from './discard.ts';
 import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
 import {
-  bringingDevice,
   deviceOf,
   idFor,
   inventory,
@@ -146,16 +145,13 @@ async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Pr
   const { size, grown } = sizesFor(template, wanted.size);
   // In one call, so that there is never a clone of the wrong size.
   const options = [`${property.volumeId}=${wanted.id}`, ...(grown ? [`volsize=${size}`] : [])];
-  let device: () => Promise<void>;
   try {
-    device = await bringingDevice(keeper, dataset, () =>
-      zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset),
-    );
+    await zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset);
   } catch (error) {
     if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
     throw error;
   }
-  const { volume, origin } = await whole(keeper, wanted.name, fullName, device);
+  const { volume, origin } = await whole(keeper, wanted.name, fullName);
   if (origin?.guid !== guid || origin.template?.id !== template.id) {
     await discard(keeper, dataset);
     return undefined;

@@ -2,7 +2,6 @@ import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { findVolumeName, property, readFresh, readVolume } from './inventory.ts';
 import {
-  bringingDevice,
   deviceOf,
   idFor,
   inventory,
@@ -53,10 +52,8 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
     }
     const words = [...(thick ? [] : ['-s']), '-b', String(blockSize), '-V', String(size)];
     const dataset = `${keeper.pool}/${name}`;
-    const device = await bringingDevice(keeper, dataset, () =>
-      keeper.zfs.change('zfs', 'create', ...words, '-o', `${property.volumeId}=${id}`, dataset),
-    );
-    const { volume } = await whole(keeper, name, '', device);
+    await keeper.zfs.change('zfs', 'create', ...words, '-o', `${property.volumeId}=${id}`, dataset);
+    const { volume } = await whole(keeper, name, '');
     keeper.hub.tell({ kind: 'volume', volume });
     return volume;
   });
@@ -84,18 +81,20 @@ export function idTaken(name: string, id: string): ZvolError {
 /**
  * A volume that was just made, and what it was cloned from, once its device is there: both are awaited at once. Without a
  * device, it is taken away again.
- * @param origin the snapshot it was cloned from, or nothing. @param device waits for the device.
+ * @param origin the snapshot it was cloned from, or nothing.
  */
 export async function whole(
   keeper: Keeper,
   name: string,
   origin: string,
-  device: () => Promise<void>,
 ): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined }> {
-  const { pool, zfs } = keeper;
+  const { machine, pool, zfs } = keeper;
   const dataset = `${pool}/${name}`;
   // Both to their ends, whatever the other one's is: nothing is taken away behind the back of who comes next.
-  const [found, came] = await Promise.allSettled([readFresh(zfs, pool, name, origin), device()]);
+  const [found, came] = await Promise.allSettled([
+    readFresh(zfs, pool, name, origin),
+    machine.awaitDevice(deviceOf(keeper, dataset), true),
+  ]);
   if (came.status === 'rejected') {
     await discard(keeper, dataset).catch((error: unknown) => {
       const { code } = came.reason instanceof ZvolError ? came.reason : { code: 'INTERNAL' as const };
@@ -154,12 +153,10 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
     if (name === newName) return volume;
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
     const dataset = `${keeper.pool}/${newName}`;
-    const device = await bringingDevice(keeper, dataset, () =>
-      keeper.zfs.change('zfs', 'rename', volume.dataset, dataset),
-    );
+    await keeper.zfs.change('zfs', 'rename', volume.dataset, dataset);
     // Templates of its snapshots have other full names from now on.
     keeper.templates.clear();
-    await device();
+    await keeper.machine.awaitDevice(deviceOf(keeper, dataset), true);
     const renamed = await present(keeper, newName);
     keeper.hub.tell({ kind: 'volume', volume: renamed });
     await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName.startsWith(`${renamed.dataset}@`));

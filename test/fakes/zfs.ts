@@ -25,8 +25,6 @@ export class FakeZfs {
   /** Called before each call; what it throws is thrown by the call. */
   before: (argv: readonly string[]) => void | Promise<void> = () => undefined;
   devicesCome = true;
-  /** Datasets in the place of whose devices a link was left. */
-  readonly leftLinks = new Set<string>();
   /** Bytes that datasets can still take. */
   available = 2 ** 40;
   /** False for a `zfs` that knows no channel programs. */
@@ -91,11 +89,8 @@ export class FakeZfs {
       path.replace(devices, '').replace('/dev/zvol', '').slice(1).replaceAll('+', ' ');
     this.machine = {
       devices,
-      isTaken: (path) => Promise.resolve(this.leftLinks.has(datasetAt(path))),
-      awaitDevice: async (path, present, of) => {
+      awaitDevice: async (path, present) => {
         const name = datasetAt(path);
-        if (present && this.leftLinks.has(name) && of !== name)
-          throw new Error(`what was left at ${path} is taken for its device`);
         if (!this.devicesCome || this.datasets.has(name) !== present)
           throw new Error(`the device ${path} did not ${present ? 'come' : 'go'}`);
         if (present && devices !== '/dev/zvol') await this.#makeDevice(join(devices, name), name);

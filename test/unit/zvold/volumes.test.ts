@@ -128,15 +128,6 @@ describe('a volume', () => {
     expect(await codeOf(volumeOf(keeper, 'by hand'))).toBe('NOT_FOUND');
   });
 
-  it('in whose place a link was left has a device when that is its own', async () => {
-    for (const name of ['data', 'renamed', 'copy']) fake.leftLinks.add(`tank/${name}`);
-    await create('data');
-    await createSnapshot(keeper, 'data', 'first', '');
-    await createTemplate(keeper, { name: 'base', volume: 'data', snapshot: 'first', id: '' });
-    await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
-    expect(await renameVolume(keeper, 'copy', 'renamed')).toMatchObject({ name: 'renamed' });
-  });
-
   it('is not deleted while it is used, cloned, a template, or held, and all of these are named', async () => {
     await create('data');
     await createSnapshot(keeper, 'data', 'first', '');

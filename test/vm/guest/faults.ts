@@ -2,13 +2,13 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
 import { createSnapshot } from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate } from '../../../src/zvold/templates.ts';
-import { createVolume, renameVolume } from '../../../src/zvold/volumes.ts';
+import { createVolume } from '../../../src/zvold/volumes.ts';
 import { faultedPool, fullPool, suspendedPool } from './pool-faults.ts';
 import { folder, keeperOf, MiB, must, names, refusal, run, runParts, scratchPool } from './scratch-pool.ts';
 import { slowWatcher } from './slow-watcher.ts';
@@ -116,27 +116,6 @@ async function usedVolumes(): Promise<void> {
   }
 }
 
-/** A link that was left of a volume, and leads to the device of another one by now. */
-async function leftLink(): Promise<void> {
-  const remove = scratchPool('left', folder, 128 * MiB);
-  try {
-    const keeper = keeperOf('left');
-    const make = (name: string): Promise<{ readonly path: string }> =>
-      createVolume(keeper, { name, size: MiB, thick: false, id: '' });
-    const other = await make('other');
-    for (const name of ['data', 'renamed']) symlinkSync(realpathSync(other.path), `/dev/zvol/left/${name}`);
-    const { path } = await make('data');
-    run('sh', '-c', `head -c 1M /dev/urandom >${path} && sync`);
-    const sum = run('sha256sum', path).split(' ')[0];
-    must(run('/usr/lib/udev/zvol_id', path) === 'left/data', 'the device is its own');
-    must(run('sha256sum', other.path).split(' ')[0] !== sum, 'the other one has nothing of it');
-    const renamed = await renameVolume(keeper, 'data', 'renamed');
-    must(run('sha256sum', renamed.path).split(' ')[0] === sum, 'it has its content under another name');
-  } finally {
-    remove();
-  }
-}
-
 const parts = {
   'sixty-four clients at once lose no update': manyClients,
   'a daemon that is killed in the middle is started again, and tidies up': killedDaemon,
@@ -145,6 +124,5 @@ const parts = {
   'a pool whose disk is gone is said to be so, and is there again when that is back': faultedPool,
   'a watcher that is too slow is told to begin anew, and then has all that there is': slowWatcher,
   'a volume that is used in whatever way is not deleted': usedVolumes,
-  'a link that leads to another device is not taken for that of a new volume': leftLink,
 } as const;
 process.exit(await runParts(Object.entries(parts)));

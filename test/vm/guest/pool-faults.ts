@@ -1,7 +1,7 @@
 // Pools that have no room, take nothing for a while, or lose their disk; run inside a machine.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { runCommand } from '../../../src/zvold/command.ts';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
 import { inventory, type Keeper } from '../../../src/zvold/keeper.ts';
@@ -98,13 +98,10 @@ export async function suspendedPool(): Promise<void> {
   }
 }
 
-/** A pool whose only disk is gone, until it is there again. */
+/** A pool whose only disk has lost all that was on it, until it has that again. */
 export async function faultedPool(): Promise<void> {
-  mkdirSync(folder, { recursive: true });
+  const remove = scratchPool('faulted', folder, 128 * MiB);
   const file = `${folder}/faulted.img`;
-  run('truncate', '-s', '128M', file);
-  const device = run('losetup', '--find', '--show', file);
-  run('zpool', 'create', '-o', 'cachefile=none', '-O', 'mountpoint=none', 'faulted', device);
   const keeper = keeperOf('faulted');
   const stop = new AbortController();
   try {
@@ -113,13 +110,13 @@ export async function faultedPool(): Promise<void> {
     const sum = run('sha256sum', path);
     const states = keeper.watch.changes(stop.signal);
     must((await states.next()).value === true, 'it can be asked');
-    // The pool has it open, so it goes when the pool looks at it anew.
-    run('losetup', '--detach', device);
+    run('cp', '--sparse=always', file, `${file}.kept`);
+    run('truncate', '-s', '0', file);
+    // It looks at its disk anew; whether it says something of that does not matter.
     await runCommand(['zpool', 'reopen', 'faulted'], { deadline: 60_000 });
     must((await states.next()).value === false, 'it is seen to be gone');
     await expectUnavailable(keeper, 'the pool faulted is UNAVAIL');
-    // With partitions, if ZFS made some.
-    run('losetup', '--partscan', device, file);
+    run('mv', `${file}.kept`, file);
     run('zpool', 'clear', 'faulted');
     must((await states.next()).value === true, 'it is seen to be back');
     must((await names(keeper)) === 'data', 'it has what it had');
@@ -127,8 +124,6 @@ export async function faultedPool(): Promise<void> {
     await createVolume(keeper, { name: 'more', size: MiB, thick: false, id: '' });
   } finally {
     stop.abort();
-    await runCommand(['zpool', 'destroy', '-f', 'faulted'], { deadline: 60_000 }).catch(() => undefined);
-    await runCommand(['losetup', '--detach', device], { deadline: 60_000 }).catch(() => undefined);
-    rmSync(file, { force: true });
+    remove();
   }
 }

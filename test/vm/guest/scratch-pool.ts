@@ -61,6 +61,8 @@ export async function runParts(
   parts: readonly (readonly [what: string, run: () => Promise<void>])[],
 ): Promise<number> {
   let failed = 0;
+  // A look at a pool now and then keeps no process going, and some parts wait for nothing else.
+  const going = setInterval(() => undefined, 60_000);
   for (const [what, part] of parts) {
     try {
       await part();
@@ -72,5 +74,6 @@ export async function runParts(
       );
     }
   }
+  clearInterval(going);
   return failed === 0 ? 0 : 1;
 }

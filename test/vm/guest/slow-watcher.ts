@@ -7,11 +7,16 @@ import { Exports } from '../../../src/zvold/export.ts';
 import { Hub } from '../../../src/zvold/hub.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
 import { listen } from '../../../src/zvold/server.ts';
+import { createSnapshot } from '../../../src/zvold/snapshots.ts';
 import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { folder, keeperOf, MiB, must, scratchPool } from './scratch-pool.ts';
 
-/** Changes that wait for it, and changes: more than also wait on the way to it, and fewer than a thousand, which would take minutes. */
-const [longestQueue, changes] = [10, 60];
+/**
+ * Changes that wait for it, and changes: fewer than a thousand, which would take minutes. What is told of each is large, so that few
+ * of them fill what else lies on the way to it.
+ */
+const [longestQueue, changes] = [10, 100];
+const large = 'x'.repeat(120);
 
 interface Told {
   readonly event: string;
@@ -36,7 +41,9 @@ export async function slowWatcher(): Promise<void> {
     'grpc-node.flow_control_window': 1024,
   });
   try {
-    await createVolume(keeper, { name: 'data', size: MiB, thick: false, id: '' });
+    await createVolume(keeper, { name: 'data', size: MiB, thick: false, id: large });
+    for (const at of ['1', '2', '3', '4', '5', '6'])
+      await createSnapshot(keeper, 'data', `${large}${at}`, `${large}${at}`);
     const { path, requestSerialize, responseDeserialize } =
       serviceDefinition(contract, 'zfsdev.zvol.v1.ZvolService')['Watch'] ?? missing();
     const stream = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {});
