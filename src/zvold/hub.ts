@@ -12,15 +12,12 @@ export type Change =
 /** What a watcher is told. */
 export type Told = (Change | { readonly kind: 'synced' | 'resync' }) & { readonly time: number };
 
+/** Changes that wait for a watcher; one that is slower than this is told to begin anew. */
+const longestQueue = 1000;
+
 /** Passes changes on to all watchers, each in the order in which they happened. */
 export class Hub {
   readonly #watchers = new Set<Watcher>();
-  readonly #longestQueue: number;
-
-  /** @param longestQueue changes that wait for a watcher; one that is slower than this is told to begin anew */
-  constructor(longestQueue = 1000) {
-    this.#longestQueue = longestQueue;
-  }
 
   /** Whether there is anybody to be told: what nobody hears of need not be asked for. */
   get isWatched(): boolean {
@@ -36,7 +33,7 @@ export class Hub {
    * @param survey what is there; asked again whenever a watcher was too slow.
    */
   async *watch(survey: () => Promise<readonly Change[]>, signal: AbortSignal): AsyncGenerator<Told> {
-    const watcher = new Watcher(signal, this.#longestQueue);
+    const watcher = new Watcher(signal);
     this.#watchers.add(watcher);
     try {
       for (let again = false; !signal.aborted; again = true) {
@@ -55,18 +52,16 @@ export class Hub {
 class Watcher {
   readonly #queue: Told[] = [];
   readonly #signal: AbortSignal;
-  readonly #longestQueue: number;
   #lost = false;
   #wake: (() => void) | undefined;
 
-  constructor(signal: AbortSignal, longestQueue: number) {
+  constructor(signal: AbortSignal) {
     this.#signal = signal;
-    this.#longestQueue = longestQueue;
     signal.addEventListener('abort', () => this.#wake?.(), { once: true });
   }
 
   add(told: Told): void {
-    if (this.#queue.length >= this.#longestQueue) this.#lost = true;
+    if (this.#queue.length >= longestQueue) this.#lost = true;
     else if (!this.#lost) this.#queue.push(told);
     this.#wake?.();
   }

@@ -1,32 +1,21 @@
 // A watcher that does not read, and falls behind what happens on a real pool; run inside a machine.
-import { Client, credentials } from '@grpc/grpc-js';
+import { setImmediate as turn } from 'node:timers/promises';
+import type { Watched } from '../../../src/zvol/messages.ts';
+import { clientOver } from '../../../src/zvol/client.ts';
 import { runCommand } from '../../../src/zvold/command.ts';
-import { contract } from '../../../src/zvold/contract.ts';
-import { serviceDefinition } from '../../../src/zvold/definitions.ts';
 import { Exports } from '../../../src/zvold/export.ts';
-import { Hub } from '../../../src/zvold/hub.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
 import { listen } from '../../../src/zvold/server.ts';
-import { createSnapshot } from '../../../src/zvold/snapshots.ts';
 import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
 import { folder, keeperOf, MiB, must, scratchPool } from './scratch-pool.ts';
 
-/**
- * Changes that wait for it, and changes: fewer than a thousand, which would take minutes. What is told of each is large, so that few
- * of them fill what else lies on the way to it.
- */
-const [longestQueue, changes] = [10, 100];
-const large = 'x'.repeat(120);
-
-interface Told {
-  readonly event: string;
-  readonly volume?: { readonly name: string; readonly sizeBytes: number };
-}
+/** Far more than lies between a daemon and its client, and more than waits for it: the pool's own would take minutes. */
+const changes = 5000;
 
 /** Has a watcher sleep while a volume changes again and again. */
 export async function slowWatcher(): Promise<void> {
   const remove = scratchPool('slow', folder, 128 * MiB);
-  const keeper = { ...keeperOf('slow'), hub: new Hub(longestQueue) };
+  const keeper = keeperOf('slow');
   const reports: string[] = [];
   const report = (words: string): void => void reports.push(words);
   const place = { command: runCommand, folder: `${folder}/slow`, report };
@@ -34,44 +23,39 @@ export async function slowWatcher(): Promise<void> {
   const imports = new Imports(keeper, { ...place, policy, atOnce: 1 });
   const exports = new Exports(keeper, place);
   const daemon = { keeper, imports, exports, version: '', openzfs: '', report };
-  const socket = `${folder}/slow.sock`;
-  const listener = await listen(daemon, { socket });
-  // It takes little at once, so that what it does not read soon waits in the daemon.
-  const client = new Client(`unix:${socket}`, credentials.createInsecure(), {
-    'grpc-node.flow_control_window': 1024,
-  });
+  const path = `${folder}/slow.sock`;
+  const listener = await listen(daemon, { socket: path });
+  const stop = new AbortController();
+  const proxy = { path, problem: () => undefined, close: () => Promise.resolve() };
+  const client = clientOver(proxy, 'this machine', stop.signal);
   try {
-    await createVolume(keeper, { name: 'data', size: MiB, thick: false, id: large });
-    for (const at of ['1', '2', '3', '4', '5', '6'])
-      await createSnapshot(keeper, 'data', `${large}${at}`, `${large}${at}`);
-    const { path, requestSerialize, responseDeserialize } =
-      serviceDefinition(contract, 'zfsdev.zvol.v1.ZvolService')['Watch'] ?? missing();
-    const stream = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, {});
-    stream.on('error', () => undefined);
-    const watch = stream[Symbol.asyncIterator]() as AsyncIterator<Told>;
-    must(
-      (await eventsUntil(watch, ({ event }) => event === 'synced')).length === 2,
-      'it is told of one volume',
-    );
-    for (let at = 0; at < changes; at += 1) await resizeVolume(keeper, 'data', MiB);
+    const volume = await createVolume(keeper, { name: 'data', size: MiB, thick: false, id: '' });
+    const watch = client.watch(stop.signal)[Symbol.asyncIterator]();
+    const first = await eventsUntil(watch, ({ event }) => event === 'synced');
+    must(first.length === 2, `it is told of one volume: ${JSON.stringify(first)}`);
+    for (let at = 0; at < changes; at += 1) {
+      keeper.hub.tell({ kind: 'volume', volume });
+      await turn();
+    }
     await resizeVolume(keeper, 'data', 2 * MiB);
     await createVolume(keeper, { name: 'last', size: MiB, thick: false, id: '' });
-    const events = await eventsUntil(watch, ({ volume }) => volume?.name === 'last');
-    const [resync] = events.filter(({ event }) => event === 'resync');
+    const events = await eventsUntil(watch, (told) => told.volume?.name === 'last');
+    const again = events.findIndex(({ event }) => event === 'resync');
     must(
-      resync !== undefined && events.length < changes,
-      `it is told to begin anew, in ${events.length} events`,
+      again >= 0 && again < changes,
+      `it is told to begin anew, in ${events.length} events, at that of number ${again}`,
     );
-    const [now] = events.slice(events.indexOf(resync ?? missing())).filter(({ event }) => event === 'volume');
+    const now = events.slice(again).find((told) => told.volume?.name === 'data');
     must(now?.volume?.sizeBytes === 2 * MiB, `all that there is, as it is now: ${JSON.stringify(now)}`);
-    must((await eventsUntil(watch, ({ event }) => event === 'synced')).length === 1, 'and that this is all');
+    const rest = await eventsUntil(watch, ({ event }) => event === 'synced');
+    must(rest.length === 1, `and that this is all: ${JSON.stringify(rest)}`);
     await resizeVolume(keeper, 'last', 2 * MiB);
     const [next] = await eventsUntil(watch, () => true);
     must(next?.volume?.name === 'last' && next.volume.sizeBytes === 2 * MiB, 'changes follow');
     must(reports.length === 0, `nothing went wrong: ${reports.join('; ')}`);
-    stream.cancel();
   } finally {
-    client.close();
+    stop.abort();
+    await client.close();
     await listener.close();
     await imports.close();
     remove();
@@ -79,16 +63,15 @@ export async function slowWatcher(): Promise<void> {
 }
 
 /** What comes, with the event that is waited for as the last. */
-async function eventsUntil(watch: AsyncIterator<Told>, isLast: (told: Told) => boolean): Promise<Told[]> {
-  const events: Told[] = [];
+async function eventsUntil(
+  watch: AsyncIterator<Watched>,
+  isLast: (told: Watched) => boolean,
+): Promise<Watched[]> {
+  const events: Watched[] = [];
   for (;;) {
     const next = await watch.next();
-    if (next.done) throw new Error(`the watch ended after ${JSON.stringify(events)}`);
+    if (next.done) throw new Error(`the watch ended after ${JSON.stringify(events.slice(-3))}`);
     events.push(next.value);
     if (isLast(next.value)) return events;
   }
-}
-
-function missing(): never {
-  throw new Error('it is not there');
 }
