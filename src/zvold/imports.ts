@@ -8,12 +8,13 @@ import { wordsOf, ZvolError } from './errors.ts';
 import { isOfExport } from './export.ts';
 import { Filling, type Task } from './filling.ts';
 import { ownFolder } from './inventory.ts';
-import { hasEnded, type ImportJob, Journal } from './jobs.ts';
+import { hasEnded, type ImportJob } from './jobs.ts';
 import { isSuspended, Suspended, type Kept } from './kept.ts';
 import { inventory, type Keeper } from './keeper.ts';
 import type { Zvol } from './model.ts';
 import { alignSize } from './names.ts';
 import { allowedPath, allowedUrl, checkSource, type Policy } from './policy.ts';
+import { Records } from './records.ts';
 import { differenceOf, isAddress, jobOf, type ImportRequest } from './request.ts';
 import { outOfSpace } from './sink.ts';
 import { unlessStalled } from './stall.ts';
@@ -47,7 +48,7 @@ type Work = (task: Task) => Promise<void>;
 export class Imports {
   readonly #keeper: Keeper;
   readonly #options: ImportsOptions;
-  readonly #journal: Journal;
+  readonly #records: Records;
   readonly #content: Content;
   readonly #turns: Turns;
   readonly #running = new Map<string, Running>();
@@ -63,7 +64,7 @@ export class Imports {
     this.#turns = new Turns(atOnce);
     const spoolFolder = join(folder, 'spool');
     const report = (words: string): void => options.report?.(words);
-    this.#journal = new Journal(join(folder, 'imports'), report);
+    this.#records = new Records(join(folder, 'imports'), keeper.hub, report);
     const filling = new Filling(keeper, policy.largest, report);
     const how = { command, policy, spoolFolder, stallAfter, retryPause, report };
     this.#content = new Content(keeper, filling, how);
@@ -79,7 +80,7 @@ export class Imports {
     const own = new Set(this.#running.keys());
     const { volumes, templates, unfinished } = await inventory(this.#keeper);
     const done: string[] = [];
-    for (const job of this.#journal.all()) {
+    for (const job of this.#records.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
       // The pool knows better than a journal that was cut off.
       const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
@@ -88,7 +89,10 @@ export class Imports {
         done.push(this.#goOn(job, unfinished));
         continue;
       }
-      this.#settle(job, whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')));
+      this.#records.settle(
+        job,
+        whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')),
+      );
       done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
     await this.#clearSpool();
@@ -146,13 +150,11 @@ export class Imports {
   }
 
   get(id: string): ImportJob {
-    const job = this.#journal.get(id);
-    if (job) return job;
-    throw new ZvolError('NOT_FOUND', `there is no import "${id}"`);
+    return this.#records.get(id);
   }
 
   list(includeEnded: boolean): ImportJob[] {
-    return this.#journal.all().filter((job) => includeEnded || !hasEnded(job));
+    return this.#records.all().filter((job) => includeEnded || !hasEnded(job));
   }
 
   /**
@@ -193,13 +195,13 @@ export class Imports {
 
   /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
   async cancel(id: string): Promise<boolean> {
-    if (!this.#journal.get(id) && this.#asked.callOff(id)) return true;
+    if (!this.#records.find(id) && this.#asked.callOff(id)) return true;
     const job = this.get(id);
     if (hasEnded(job)) return false;
     const running = this.#running.get(id);
     // An earlier daemon's, and the pool was not there yet: what it left goes when that comes.
     if (!running) {
-      this.#settle(job, failed(cancelled('')));
+      this.#records.settle(job, failed(cancelled('')));
       return true;
     }
     running.controller.abort(cancelled(''));
@@ -225,15 +227,14 @@ export class Imports {
     const all = await inventory(this.#keeper);
     if (off?.aborted) throw cancelled('it was called off before it began');
     // From here to the journal nobody else comes in between.
-    const known = this.#journal.get(job.id);
+    const known = this.#records.find(job.id);
     if (known) {
       const other = differenceOf(known, job);
       if (other === undefined) return { job: known };
       throw new ZvolError('ALREADY_EXISTS', `there is an import ${job.id} already, ${other}`);
     }
-    this.#refuseTaken(job, job.target === 'template' ? all.templates : all.volumes);
-    this.#journal.put(job);
-    this.#keeper.hub.tell({ kind: 'import', job });
+    this.#records.refuseTaken(job, job.target === 'template' ? all.templates : all.volumes);
+    this.#records.begin(job);
     return { job, controller: this.#launch(job, work) };
   }
 
@@ -243,23 +244,6 @@ export class Imports {
     const ended = this.#run(job, controller.signal, work, never).finally(() => this.#running.delete(job.id));
     this.#running.set(job.id, { controller, ended, outlives: isAddress(job.source) });
     return controller;
-  }
-
-  /** @throws ZvolError `ALREADY_EXISTS` for a name or an id that something has, or a name that another import is at */
-  #refuseTaken(
-    { id, name, target }: ImportJob,
-    present: readonly { readonly id: string; readonly name: string }[],
-  ): void {
-    const taken = present.find((each) => each.name === name || each.id === id);
-    if (taken)
-      throw new ZvolError(
-        'ALREADY_EXISTS',
-        taken.name === name
-          ? `there is a ${target} "${name}" already`
-          : `the ${target} "${taken.name}" has the id ${id}`,
-      );
-    const other = this.list(false).find((each) => each.name === name && each.target === target);
-    if (other) throw new ZvolError('ALREADY_EXISTS', `the import ${other.id} makes a ${target} "${name}"`);
   }
 
   /** Never fails itself: what went wrong is the import's. */
@@ -272,56 +256,20 @@ export class Imports {
         await work({
           job,
           signal,
-          phase: (state, total) => this.#phase(job.id, state, total),
-          keep: (kept) => this.#keep(job.id, kept),
-          forget: () => this.#journal.put({ ...this.get(job.id), kept: undefined }),
+          phase: (state, total) => this.#records.phase(job.id, state, total),
+          keep: (kept) => this.#records.keep(job.id, kept),
+          forget: () => this.#records.forget(job.id),
         });
       } finally {
         leave();
       }
-      this.#settle(this.get(job.id), { state: 'completed' });
+      this.#records.settle(this.get(job.id), { state: 'completed' });
     } catch (error) {
       if (isSuspended(signal)) return;
       if (!begun) await never().catch((left: unknown) => this.#options.report?.(wordsOf(left)));
       const reason: unknown = signal.aborted ? signal.reason : error;
-      this.#settle(this.get(job.id), failed(outOfSpace(reason) ?? reason));
+      this.#records.settle(this.get(job.id), failed(outOfSpace(reason) ?? reason));
     }
-  }
-
-  /** Its end is known here even where it can't be written; the pool tells the next daemon how it was. */
-  #settle(job: ImportJob, end: Partial<ImportJob>): void {
-    const ended = { ...job, ...end, kept: undefined, completed: Date.now() };
-    try {
-      this.#journal.put(ended);
-    } catch (error) {
-      this.#journal.note(ended);
-      this.#options.report?.(`how the import ${job.id} ended is not kept: ${wordsOf(error)}`);
-    }
-    this.#keeper.hub.tell({ kind: 'import', job: ended });
-  }
-
-  /** What can't be written now is only not gone on with later. */
-  #keep(id: string, kept: Kept): void {
-    try {
-      this.#journal.put({ ...this.get(id), kept });
-    } catch (error) {
-      this.#options.report?.(`how far the import ${id} has come is not kept: ${wordsOf(error)}`);
-    }
-  }
-
-  #phase(id: string, state: ImportJob['state'], total: number): (done: number) => void {
-    const job = { ...this.get(id), state, done: 0, total };
-    this.#journal.note(job);
-    this.#keeper.hub.tell({ kind: 'import', job });
-    let told = performance.now();
-    return (done) => {
-      const now = { ...this.get(id), done };
-      this.#journal.note(now);
-      // As often as anybody can look.
-      if (performance.now() - told < 200) return;
-      told = performance.now();
-      this.#keeper.hub.tell({ kind: 'import', job: now });
-    };
   }
 }
 
