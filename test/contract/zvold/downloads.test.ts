@@ -7,7 +7,7 @@ import { inventory } from '../../../src/zvold/keeper.ts';
 import type { ImportRequest } from '../../../src/zvold/request.ts';
 import { fileServer, type Behaviour, type FileServer } from '../../fakes/file-server.ts';
 import { call } from '../../support/call.ts';
-import { ZvoldHouse } from './support.ts';
+import { convertToFile, ZvoldHouse } from './support.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -215,11 +215,9 @@ describe('a download of a qcow2', () => {
     call('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', path('content.raw'), path('disk.qcow2'));
     image = await readFile(path('disk.qcow2'));
     conversions = 0;
-    house.convert = (argv) => {
+    house.convert = (argv, options) => {
       conversions += 1;
-      // The fake's volumes are files, which know no --target-is-zero.
-      call('qemu-img', ...argv.slice(1).filter((word) => word !== '--target-is-zero' && word !== '-p'));
-      return Promise.resolve({ exitCode: 0, stdout: '', stderr: '' });
+      return convertToFile(argv, options);
     };
   });
 

@@ -1,14 +1,23 @@
-import { randomBytes } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { expect } from 'vitest';
 import type { ImportRequest } from '../../../src/zvold/request.ts';
 import { call } from '../../support/call.ts';
 import { ZvoldHouse } from './support.ts';
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
+
+/** Random bytes with a hole of zeros in it, not a whole number of blocks long. */
+export const sample = Buffer.concat([
+  randomBytes(1500 * KiB),
+  Buffer.alloc(2 * MiB),
+  randomBytes(100 * KiB + 7),
+]);
+export const sampleSum = createHash('sha256').update(sample).digest('hex');
 
 /** A daemon's insides, and where its imports come from: files, and a server on this host. */
 export class ImportScene {
@@ -49,6 +58,14 @@ export class ImportScene {
     await writeFile(this.path('disk.raw'), randomBytes(size));
     const [from, to] = [this.path('disk.raw'), this.path('disk.qcow2')];
     call('qemu-img', 'convert', '-O', 'qcow2', '-f', 'raw', ...options, from, to);
+  }
+
+  /** A volume has the sample, and zeros behind it to its end. */
+  async expectSample(dataset: string): Promise<void> {
+    const device = await readFile(this.house.device(dataset));
+    expect(device.length % (16 * KiB)).toBe(0);
+    expect(device.subarray(0, sample.length).equals(sample)).toBe(true);
+    expect(device.subarray(sample.length).every((byte) => byte === 0)).toBe(true);
   }
 }
 

@@ -3,10 +3,10 @@ import { mkdtemp, open, readFile, readdir, rm, stat, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { Failure } from '../../../src/core/errors.ts';
 import { lockOpenFile } from '../../../src/host/lock.ts';
 import type { Export } from '../../../src/zvol/messages.ts';
 import { receive, type Receiving } from '../../../src/zvol/receive.ts';
+import { failureOf } from './support.ts';
 
 const MiB = 2 ** 20;
 const never = new AbortController().signal;
@@ -35,15 +35,6 @@ const into = (more: Partial<Receiving> = {}): Receiving => ({
   progress: () => undefined,
   ...more,
 });
-
-async function failureOf(work: Promise<unknown>): Promise<{ reason: string; message: string }> {
-  const error = await work.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  if (error instanceof Failure) return { reason: error.reason, message: error.message };
-  throw new Error(`it did not fail as it should: ${String(error)}`);
-}
 
 it('an export is written sparse, compared, and named', async () => {
   const seen: number[] = [];

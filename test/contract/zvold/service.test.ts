@@ -2,13 +2,12 @@ import { createHash } from 'node:crypto';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Failure } from '../../../src/core/errors.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { Watched } from '../../../src/zvol/messages.ts';
 import { listen, type Listener } from '../../../src/zvold/server.ts';
 import { generatedClient, type GeneratedClient } from '../../support/generated-client.ts';
-import { ZvoldHouse } from './support.ts';
+import { failureOf, ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
 let house: ZvoldHouse;
@@ -45,16 +44,6 @@ function daemon() {
     openzfs: '2.3.9',
     report: (words: string) => void reports.push(words),
   };
-}
-
-async function failureOf(work: Promise<unknown>): Promise<{ reason: string; message: string }> {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof Failure) return { reason: error.reason, message: error.message };
-    throw error;
-  }
-  throw new Error('it did not fail');
 }
 
 describe("zvold's own contract", () => {

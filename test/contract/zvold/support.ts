@@ -2,6 +2,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'vitest';
+import { Failure } from '../../../src/core/errors.ts';
 import type { Command } from '../../../src/zvold/command.ts';
 import { Exports } from '../../../src/zvold/export.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
@@ -9,6 +10,7 @@ import type { ImportJob } from '../../../src/zvold/jobs.ts';
 import { newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import type { Policy } from '../../../src/zvold/policy.ts';
 import { FakeZfs } from '../../fakes/zfs.ts';
+import { call } from '../../support/call.ts';
 
 /** A daemon's insides on a pool in memory, whose volumes are files. */
 export class ZvoldHouse {
@@ -111,4 +113,20 @@ export class ZvoldHouse {
     await this.imports.close();
     await rm(this.folder, { recursive: true, force: true });
   }
+}
+
+/** qemu-img itself, on the fake's volumes: they are files, which know no --target-is-zero. */
+export const convertToFile: Command = (argv) => {
+  call('qemu-img', ...argv.slice(1).filter((word) => word !== '--target-is-zero' && word !== '-p'));
+  return Promise.resolve({ exitCode: 0, stdout: '', stderr: '' });
+};
+
+/** How something failed that has to, in the host's words for it. @throws whatever else it threw */
+export async function failureOf(work: Promise<unknown>): Promise<Failure> {
+  const error: unknown = await work.then(
+    () => new Error('it did not fail'),
+    (thrown: unknown) => thrown,
+  );
+  if (error instanceof Failure) return error;
+  throw error;
 }
