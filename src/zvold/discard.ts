@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { ZvolError } from './errors.ts';
+import { wordsOf, ZvolError } from './errors.ts';
 import { deviceOf, requirePool, type Keeper } from './keeper.ts';
 
 /** Milliseconds for whoever has a device open to let go of it: udev looks at each that comes or was written to. */
@@ -26,4 +26,27 @@ export async function discard(keeper: Keeper, dataset: string, patience = deadli
     do await delay(pause);
     while (performance.now() < end && (await keeper.machine.usersOf(device)).length > 0);
   }
+}
+
+/**
+ * Destroys leftovers, each of which may be the last one: what is in the way of one is in no other's.
+ * @param leftovers datasets, each with the words for its end. @param tell told those, and what stays
+ * @throws ZvolError of the first that stays, once all others are gone
+ */
+export async function discardAll(
+  keeper: Keeper,
+  leftovers: readonly (readonly [dataset: string, words: string])[],
+  tell: (words: string) => void,
+): Promise<void> {
+  let first: Error | undefined;
+  for (const [dataset, words] of leftovers) {
+    try {
+      await discard(keeper, dataset);
+      tell(words);
+    } catch (error) {
+      first ??= error instanceof Error ? error : new Error(String(error));
+      tell(`${dataset} could not be destroyed: ${wordsOf(error)}`);
+    }
+  }
+  if (first) throw first;
 }

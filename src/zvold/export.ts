@@ -2,11 +2,13 @@ import { createHash, randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Command } from './command.ts';
-import { discard } from './discard.ts';
+import { discard, discardAll } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { makeOwnFolder } from './filling.ts';
 import { findSnapshot, ownFolder, property } from './inventory.ts';
 import { deviceOf, inventory, withVolume, type Keeper } from './keeper.ts';
+import type { Zvol } from './model.ts';
+import { ownIdPrefix } from './names.ts';
 import { watching } from './room.ts';
 import { spoolRoom } from './source.ts';
 
@@ -50,9 +52,9 @@ const longestSilence = 64 * 1024 * 1024;
 /** What exports make in the pool is called so, with an id. */
 const prefix = 'export-';
 
-/** True for what an export made, not an import. */
-export function isOfExport({ pool }: Keeper, dataset: string): boolean {
-  return dataset.startsWith(`${pool}/${ownFolder}/${prefix}`);
+/** True for what an export made, not an import: those have the ids of their imports, which may be called anything. */
+export function isOfExport({ pool }: Keeper, { dataset, id }: Pick<Zvol, 'dataset' | 'id'>): boolean {
+  return dataset.startsWith(`${pool}/${ownFolder}/${prefix}`) && id.startsWith(ownIdPrefix);
 }
 
 /**
@@ -75,30 +77,37 @@ export class Exports {
 
   /**
    * Takes away what exports of a daemon left that ended in the middle.
-   * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
+   * @param tell told what was done, in words. @throws ZvolError why not all of it could be; to be called again then
    */
-  async recover(): Promise<string[]> {
-    const { zfs, pool } = this.#keeper;
-    const done: string[] = [];
+  async recover(tell: (words: string) => void): Promise<void> {
     for (const name of await readdir(this.#folder).catch(() => []))
       if (!this.#running.has(name)) await rm(join(this.#folder, name), { recursive: true, force: true });
     const { unfinished } = await inventory(this.#keeper);
-    for (const { dataset } of unfinished) {
-      if (!isOfExport(this.#keeper, dataset) || this.#running.has(dataset.split('/').at(-1) ?? '')) continue;
-      await discard(this.#keeper, dataset);
-      done.push(`${dataset} of an export that was cut off was destroyed`);
+    const gone = (what: string): string => `${what} of an export that was cut off was destroyed`;
+    const clones = unfinished.filter(
+      (zvol) => isOfExport(this.#keeper, zvol) && !this.#running.has(zvol.dataset.split('/').at(-1) ?? ''),
+    );
+    const leftovers = clones.map(({ dataset }) => [dataset, gone(dataset)] as const);
+    await discardAll(this.#keeper, leftovers, tell);
+    for (const snapshot of await this.#snapshotsLeft()) {
+      await this.#keeper.zfs.change('zfs', 'destroy', '-d', snapshot);
+      tell(gone(snapshot));
     }
+  }
+
+  /** Snapshots that were made for exports of an earlier daemon, and not cloned. */
+  async #snapshotsLeft(): Promise<string[]> {
+    const { zfs, pool } = this.#keeper;
+    const found: string[] = [];
     const columns = ['-o', `name,${property.import}`];
-    for (const [snapshot = '', id = ''] of await zfs.ask(
-      'zfs',
-      ...['list', '-Hp', '-r', '-t', 'snapshot', ...columns, pool],
-    )) {
-      // Both, as a name could be anybody's, and volumes that are being imported hand the property on.
-      if (!id.startsWith(prefix) || !snapshot.endsWith(`@${id}`) || this.#running.has(id)) continue;
-      await zfs.change('zfs', 'destroy', '-d', snapshot);
-      done.push(`${snapshot} of an export that was cut off was destroyed`);
-    }
-    return done;
+    await zfs.survey(
+      ['zfs', 'list', '-Hp', '-r', '-t', 'snapshot', ...columns, pool],
+      ([name = '', id = '']) => {
+        // Both, as a name could be anybody's, and volumes that are being imported hand the property on.
+        if (id.startsWith(prefix) && name.endsWith(`@${id}`) && !this.#running.has(id)) found.push(name);
+      },
+    );
+    return found;
   }
 
   /**

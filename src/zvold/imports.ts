@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { Asked } from './asked.ts';
 import type { Command } from './command.ts';
 import { Content } from './content.ts';
-import { discard } from './discard.ts';
+import { discard, discardAll } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { isOfExport } from './export.ts';
 import { Filling, type Task } from './filling.ts';
@@ -73,38 +73,46 @@ export class Imports {
   /**
    * Tidies up after a daemon that ended in the middle: its downloads are gone on with; its other imports have failed, and what they
    * made goes.
-   * @returns what was done, in words. @throws ZvolError `UNAVAILABLE` if the pool can't be asked; to be called again then
+   * @param tell told what was done, in words. @throws ZvolError why not all of it could be; to be called again then
    */
-  async recover(): Promise<string[]> {
-    // Whatever ends while this goes on was unfinished when the pool was asked, and is so no more.
-    const own = new Set(this.#running.keys());
+  async recover(tell: (words: string) => void): Promise<void> {
     const { volumes, templates, unfinished } = await inventory(this.#keeper);
-    const done: string[] = [];
     for (const job of this.#records.all()) {
       if (hasEnded(job) || this.#running.has(job.id)) continue;
       // The pool knows better than a journal that was cut off.
       const whole = [...volumes, ...templates].some(({ id, name }) => id === job.id && name === job.name);
       if (!whole && isAddress(job.source)) {
-        own.add(job.id);
-        done.push(this.#goOn(job, unfinished));
+        tell(this.#goOn(job, unfinished));
         continue;
       }
       this.#records.settle(
         job,
         whole ? { state: 'completed' } : failed(cutOff('zvold ended in the middle of it')),
       );
-      done.push(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
+      tell(`the import ${job.id} of "${job.name}" ${whole ? 'was through' : 'was cut off'}`);
     }
     await this.#clearSpool();
+    const left = await this.#leftOf(unfinished);
+    await discardAll(
+      this.#keeper,
+      left.map(({ dataset }) => [dataset, `the unfinished ${dataset} was destroyed`]),
+      tell,
+    );
+  }
+
+  /** What of it is nobody's. */
+  async #leftOf(unfinished: readonly Zvol[]): Promise<readonly Zvol[]> {
     // By id, as one that is almost through has the name of its volume already; the pool may have come back in the middle of what
     // goes on.
-    for (const { dataset, id } of unfinished) {
-      if (own.has(id) || this.#running.has(id)) continue;
-      if (this.#keeper.atWork.has(dataset) || isOfExport(this.#keeper, dataset)) continue;
-      await discard(this.#keeper, dataset);
-      done.push(`the unfinished ${dataset} was destroyed`);
-    }
-    return done;
+    const isNobodys = (zvol: Zvol): boolean =>
+      !this.#running.has(zvol.id) &&
+      !this.#keeper.atWork.has(zvol.dataset) &&
+      !isOfExport(this.#keeper, zvol);
+    const idle = new Set(unfinished.filter(isNobodys).map(({ id }) => id));
+    if (idle.size === 0) return [];
+    // Asked again, since what goes on may have come to its end while the pool was asked: what nobody was at before stays as it is.
+    const now = await inventory(this.#keeper);
+    return now.unfinished.filter((zvol) => idle.has(zvol.id) && isNobodys(zvol));
   }
 
   /** @param unfinished what there is in the pool. @returns what is done, in words */

@@ -1,9 +1,9 @@
 import { ZvolError, wordsOf } from './errors.ts';
 import type { PoolWatch } from './pool-watch.ts';
 
-/** What tidies up after a run that ended in the middle, and says what it did. */
+/** What tidies up after a run that ended in the middle, and says what it did as it does it. */
 export interface Recoverable {
-  recover(): Promise<readonly string[]>;
+  recover(tell: (words: string) => void): Promise<void>;
 }
 
 /** Milliseconds until the next try, and how often, where the pool is there and could not be asked all the same. */
@@ -48,17 +48,22 @@ export class Recovery {
   }
 
   async #once(attempt: number): Promise<void> {
-    try {
-      for (const each of this.#all) for (const line of await each.recover()) this.#report(line);
-    } catch (error) {
-      const away = !(await this.#watch.look().catch(() => false));
-      // Its return is told.
-      if (away) return;
-      const passing =
-        error instanceof ZvolError && (error.code === 'UNAVAILABLE' || error.code === 'DEADLINE_EXCEEDED');
-      if (!passing || attempt >= tries)
-        return this.#report(`what an earlier run left could not be tidied up: ${wordsOf(error)}`);
+    const failures: unknown[] = [];
+    // What one of them meets is no reason for the others not to.
+    for (const each of this.#all)
+      await each.recover(this.#report).catch((error: unknown) => failures.push(error));
+    if (failures.length === 0) return;
+    const away = !(await this.#watch.look().catch(() => false));
+    // Its return is told.
+    if (away) return;
+    if (attempt < tries && failures.some(isPassing)) {
       this.#timer = setTimeout(() => this.#next(attempt + 1), firstPause * 2 ** (attempt - 1)).unref();
+      return;
     }
+    for (const error of failures)
+      this.#report(`what an earlier run left could not be tidied up: ${wordsOf(error)}`);
   }
 }
+
+const isPassing = (error: unknown): boolean =>
+  error instanceof ZvolError && (error.code === 'UNAVAILABLE' || error.code === 'DEADLINE_EXCEEDED');

@@ -7,7 +7,7 @@ import { inventory } from '../../../src/zvold/keeper.ts';
 import type { ImportRequest } from '../../../src/zvold/request.ts';
 import { fileServer, type Behaviour, type FileServer } from '../../fakes/file-server.ts';
 import { call } from '../../support/call.ts';
-import { convertToFile, ZvoldHouse } from './support.ts';
+import { convertToFile, recovered, ZvoldHouse } from './support.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
@@ -57,7 +57,7 @@ async function reachedSafely(place: 'zvol' | 'file', bytes: number): Promise<voi
 /** Another daemon is there instead, and tidies up; gives its words. */
 async function next(...answers: readonly Behaviour[]): Promise<string> {
   server.behave(...answers);
-  return (await house.restart().recover()).join('\n');
+  return (await recovered(house.restart())).join('\n');
 }
 
 async function expectContent(wanted: Buffer = content): Promise<void> {
@@ -187,7 +187,7 @@ describe('a download of raw content, whose daemon is killed,', () => {
     const imports = house.restart();
     expect(await imports.cancel('mine')).toBe(true);
     expect(imports.get('mine')).toMatchObject({ state: 'cancelled' });
-    expect(await imports.recover()).toEqual(['the unfinished tank/.zvold/mine was destroyed']);
+    expect(await recovered(imports)).toEqual(['the unfinished tank/.zvold/mine was destroyed']);
     await house.expectNothingLeft();
   });
 
@@ -197,7 +197,7 @@ describe('a download of raw content, whose daemon is killed,', () => {
     server.behave({ content, stallAfter: 10 });
     const imports = house.restart();
     for (const name of ['one', 'two']) await start({ name, id: name });
-    expect(await imports.recover()).toHaveLength(1);
+    expect(await recovered(imports)).toHaveLength(1);
     expect(await imports.cancel('mine')).toBe(true);
     expect(house.fake.datasets.has('tank/.zvold/mine')).toBe(false);
     for (const name of ['one', 'two']) expect(await imports.cancel(name)).toBe(true);

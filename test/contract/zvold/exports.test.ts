@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
 import { createSnapshot } from '../../../src/zvold/snapshots.ts';
 import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
-import { ZvoldHouse } from './support.ts';
+import { recovered, ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
 let house: ZvoldHouse;
@@ -116,7 +116,7 @@ it('an export that is whole is so, also if its clone can’t be taken away, whic
     expect.stringMatching(/^tank\/\.zvold\/export-.* could not be taken away, .*: something is wrong$/),
   ]);
   house.fake.before = () => undefined;
-  expect(await house.exports.recover()).toEqual([expect.stringContaining('was cut off was destroyed')]);
+  expect(await recovered(house.exports)).toEqual([expect.stringContaining('was cut off was destroyed')]);
   await house.expectNothingLeft('tank/data');
 });
 
@@ -135,11 +135,11 @@ describe('a daemon that is killed in an export', () => {
     void house.exports.open(raw, never);
     await died;
     house.fake.before = () => undefined;
-    await house.imports.recover();
-    const told = await house.anewExports().recover();
+    await recovered(house.imports);
+    const told = await recovered(house.anewExports());
     expect(told[0]).toContain(left);
     await house.expectNothingLeft('tank/data');
-    expect(await house.exports.recover()).toEqual([]);
+    expect(await recovered(house.exports)).toEqual([]);
   });
 
   it('while its qcow2 is made leaves nothing behind the next one, which touches none of its own', async () => {
@@ -150,7 +150,7 @@ describe('a daemon that is killed in an export', () => {
     await house.exports.open(packed, never);
     const next = house.anewExports();
     const mine = await next.open(packed, never);
-    expect(await next.recover()).toEqual([expect.stringContaining('of an export that was cut off')]);
+    expect(await recovered(next)).toEqual([expect.stringContaining('of an export that was cut off')]);
     const sent: string[] = [];
     for await (const { data } of mine.parts) sent.push(data.toString());
     expect(sent).toEqual(['half of it']);
@@ -160,7 +160,7 @@ describe('a daemon that is killed in an export', () => {
 
   it('takes away no snapshot of somebody else, whatever it is called', async () => {
     await createSnapshot(house.keeper, 'data', 'export-of-mine', '');
-    expect(await house.exports.recover()).toEqual([]);
+    expect(await recovered(house.exports)).toEqual([]);
     expect(house.fake.datasets.has('tank/data@export-of-mine')).toBe(true);
   });
 });

@@ -6,7 +6,7 @@ import { discard } from '../../../src/zvold/discard.ts';
 import { ZvolError } from '../../../src/zvold/errors.ts';
 import { inventory } from '../../../src/zvold/keeper.ts';
 import { ImportScene, KiB, MiB, wanted } from './import-scene.ts';
-import type { ZvoldHouse } from './support.ts';
+import { recovered, type ZvoldHouse } from './support.ts';
 
 let scene: ImportScene;
 let house: ZvoldHouse;
@@ -128,7 +128,7 @@ describe('a zvol whose device somebody has open', () => {
     );
     expect(house.reports).toEqual([expect.stringContaining('currently suspended')]);
     house.fake.before = () => undefined;
-    expect(await house.anew().recover()).toEqual([`the unfinished tank/.zvold/${id} was destroyed`]);
+    expect(await recovered(house.anew())).toEqual([`the unfinished tank/.zvold/${id} was destroyed`]);
     await house.expectNothingLeft();
   });
 });
@@ -202,7 +202,7 @@ describe('a step that ZFS was given up at', () => {
     expect(error).toMatch(/was killed; what there is of it could not be told; .* is SUSPENDED/);
     expect(house.reports).toEqual([expect.stringContaining('could not be told')]);
     house.fake.state = 'ONLINE';
-    expect(await house.anew().recover()).toEqual([]);
+    expect(await recovered(house.anew())).toEqual([]);
     expect((await inventory(house.keeper)).volumes.map((each) => each.id)).toEqual([id]);
   });
 

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ImportScene, MiB, nothing, wanted } from './import-scene.ts';
-import type { ZvoldHouse } from './support.ts';
+import { recovered, type ZvoldHouse } from './support.ts';
 
 let scene: ImportScene;
 let house: ZvoldHouse;
@@ -57,7 +57,7 @@ describe('the queue', () => {
       error: 'zvold was ended in the middle of it',
     });
     expect(house.imports.get(first)).toMatchObject({ state: 'downloading' });
-    expect(await house.anew().recover()).toHaveLength(2);
+    expect(await recovered(house.anew())).toHaveLength(2);
   });
 
   it('gives the same import for the same id, whenever it is asked', async () => {

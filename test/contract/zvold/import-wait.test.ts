@@ -11,7 +11,7 @@ import { listen, type Listener } from '../../../src/zvold/server.ts';
 import { fileServer, type FileServer } from '../../fakes/file-server.ts';
 import { testContext, type TestContext } from '../../support/context.ts';
 import { wanted } from './import-scene.ts';
-import { ZvoldHouse } from './support.ts';
+import { recovered, ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
 const content = randomBytes(3 * MiB);
@@ -80,7 +80,7 @@ it('who waits for a download waits on when the daemon is another one', async () 
   house.restart();
   server.behave({ content });
   listener = await listening();
-  await house.imports.recover();
+  await recovered(house.imports);
   await waiting;
   expect(answers).toMatchObject([{ import: { id: 'mine', state: 'IMPORT_STATE_COMPLETED' } }]);
   expect(server.requests).toHaveLength(2);
@@ -92,7 +92,7 @@ it('who waits is told where it came to an end without the daemon', async () => {
   house.restart();
   server.behave({ content, status: 404 });
   listener = await listening();
-  await house.imports.recover();
+  await recovered(house.imports);
   await expect(waiting).rejects.toMatchObject({
     reason: 'guest',
     message: expect.stringMatching(/^the import of disk failed: .* answered 404$/) as string,

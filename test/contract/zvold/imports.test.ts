@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { inventory } from '../../../src/zvold/keeper.ts';
 import { ImportScene, KiB, sample, sampleSum, wanted } from './import-scene.ts';
-import type { ZvoldHouse } from './support.ts';
+import { recovered, type ZvoldHouse } from './support.ts';
 
 let scene: ImportScene;
 let house: ZvoldHouse;
@@ -116,11 +116,11 @@ describe('a daemon that was killed', () => {
     // Nothing of it goes on: its next step never comes back.
     house.fake.before = () => undefined;
     const next = house.anew();
-    const told = await next.recover();
+    const told = await recovered(next);
     expect(told[0]).toContain(`the import ${id} of "disk" was cut off`);
     expect(next.get(id)).toMatchObject({ state: 'failed', error: 'zvold ended in the middle of it' });
     expect(await inventory(house.keeper)).toEqual({ volumes: [], templates: [], unfinished: [] });
-    expect(await next.recover()).toEqual([]);
+    expect(await recovered(next)).toEqual([]);
   });
 
   it('after the last step, before its journal knew, is told that it was through', async () => {
@@ -138,7 +138,7 @@ describe('a daemon that was killed', () => {
     await through;
     house.fake.before = () => undefined;
     const next = house.anew();
-    expect((await next.recover())[0]).toContain(`the import ${id} of "disk" was through`);
+    expect((await recovered(next))[0]).toContain(`the import ${id} of "disk" was through`);
     expect(next.get(id)).toMatchObject({ state: 'completed', error: '' });
     expect((await inventory(house.keeper)).templates).toMatchObject([{ id, name: 'disk' }]);
   });

@@ -9,6 +9,7 @@ import { Imports } from '../../../src/zvold/imports.ts';
 import type { ImportJob } from '../../../src/zvold/jobs.ts';
 import { newKeeper, type Keeper } from '../../../src/zvold/keeper.ts';
 import type { Policy } from '../../../src/zvold/policy.ts';
+import type { Recoverable } from '../../../src/zvold/recovery.ts';
 import { FakeZfs } from '../../fakes/zfs.ts';
 import { call } from '../../support/call.ts';
 
@@ -113,6 +114,13 @@ export class ZvoldHouse {
     await this.imports.close();
     await rm(this.folder, { recursive: true, force: true });
   }
+}
+
+/** Tidies up as a daemon does at its start; gives what it says. */
+export async function recovered(what: Recoverable): Promise<string[]> {
+  const told: string[] = [];
+  await what.recover((words) => void told.push(words));
+  return told;
 }
 
 /** qemu-img itself, on the fake's volumes: they are files, which know no --target-is-zero. */

@@ -38,7 +38,10 @@ function daemon(): Keeper {
 /** What the next daemon does first; gives what it says. */
 async function recoveredBy(keeper: Keeper): Promise<readonly string[]> {
   const policy = { folders: [], allowLocalAddresses: false, largest: 2 ** 40 };
-  return new Imports(keeper, { command: fake.command, policy, folder, atOnce: 1 }).recover();
+  const told: string[] = [];
+  const imports = new Imports(keeper, { command: fake.command, policy, folder, atOnce: 1 });
+  await imports.recover((words) => void told.push(words));
+  return told;
 }
 
 /** What is in the pool, but for what ZFS itself gives each dataset. */

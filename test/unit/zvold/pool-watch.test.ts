@@ -65,12 +65,12 @@ describe('whether a pool can be asked', () => {
 
 describe('recovery', () => {
   const reports: string[] = [];
-  let outcomes: (() => Promise<readonly string[]>)[];
+  let outcomes: ((tell: (words: string) => void) => Promise<void>)[];
   let count = 0;
   const imports = {
-    recover: () => {
+    recover: (tell: (words: string) => void) => {
       count += 1;
-      return (outcomes.shift() ?? (() => Promise.resolve([])))();
+      return (outcomes.shift() ?? (() => Promise.resolve()))(tell);
     },
   };
 
@@ -86,7 +86,7 @@ describe('recovery', () => {
   }
 
   it('is done at the start, and says what it did', async () => {
-    outcomes = [() => Promise.resolve(['the unfinished x was destroyed'])];
+    outcomes = [(tell) => Promise.resolve(tell('the unfinished x was destroyed'))];
     const recovery = new Recovery([imports], watch, (words) => reports.push(words));
     recovery.begin();
     await settled(recovery);
@@ -126,6 +126,16 @@ describe('recovery', () => {
     await vi.advanceTimersByTimeAsync(3_600_000);
     expect(count).toBe(6);
     expect(reports).toEqual(['what an earlier run left could not be tidied up: zfs can not be started']);
+    recovery.end();
+  });
+
+  it('that fails with one of them is done with the others, and with it once only', async () => {
+    outcomes = [() => Promise.reject(new ZvolError('FAILED_PRECONDITION', 'dataset is busy'))];
+    const recovery = new Recovery([imports, imports], watch, (words) => reports.push(words));
+    recovery.begin();
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(count).toBe(2);
+    expect(reports).toEqual(['what an earlier run left could not be tidied up: dataset is busy']);
     recovery.end();
   });
 });

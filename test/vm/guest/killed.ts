@@ -234,7 +234,8 @@ async function step({ what, prepare, run: operate, isDone }: Operation, most: nu
   const { command, died } = mortal(most);
   const outcome = await Promise.race([operate(daemon(command), name).then(() => 'ended' as const), died]);
   const next = daemon(runCommand);
-  const reports = await next.imports.recover();
+  const reports: string[] = [];
+  await next.imports.recover((words) => void reports.push(words));
   const job = next.imports.list(true).find(({ id }) => id === name);
   const found = await inspect(next);
   // What its journal says of an import is what is there.
