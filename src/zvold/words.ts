@@ -34,10 +34,15 @@ const meanings: readonly (readonly [RegExp, ZvolCode])[] = [
   [/cannot (?:promote|destroy|rename|rollback)/i, 'FAILED_PRECONDITION'],
 ];
 
+/** Names, in quotes; and those of datasets in a line of their own, or of a snapshot before what is wrong with it. */
+const names = /'[^'\n]*'|^[^\s/]+[/@]\S+$|[^\s']+@[^\s']+(?=: )/gm;
+
 /** ZFS's words as a failure. */
 export function classify(stderr: string): ZvolError {
   const lines = stderr.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('usage:'));
-  const [, code = 'INTERNAL'] = meanings.find(([pattern]) => pattern.test(stderr)) ?? [];
+  // A volume may be called "mounted", which says nothing of what is wrong.
+  const nameless = stderr.replaceAll(names, (name) => (/[/@]/.test(name) ? "'/'" : name));
+  const [, code = 'INTERNAL'] = meanings.find(([pattern]) => pattern.test(nameless)) ?? [];
   // The first line of zpool is a heading, and what is wrong stands below.
   const [first = '', ...more] = lines;
   const words = /^invalid vdev specification/.test(first)

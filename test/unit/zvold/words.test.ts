@@ -75,6 +75,17 @@ const words: readonly (readonly [stderr: string, code: string])[] = [
   ["cannot create 'tank/data': name is too long", 'INVALID_ARGUMENT'],
   ["cannot destroy 'tank/data': I/O error", 'DATA_LOSS'],
   ['internal error: cannot iterate: Unknown error 1024', 'INTERNAL'],
+  // Whatever their volumes are called.
+  ["cannot open 'tank/mounted': dataset does not exist", 'NOT_FOUND'],
+  ["cannot open 'tank/data@readonly': dataset does not exist", 'NOT_FOUND'],
+  ["cannot open 'tank/insufficient': dataset does not exist", 'NOT_FOUND'],
+  ["cannot create 'tank/out of space': dataset already exists", 'ALREADY_EXISTS'],
+  ["cannot open 'mounted': dataset does not exist", 'UNAVAILABLE'],
+  ['cannot destroy snapshot tank/data@insufficient: dataset is busy', 'FAILED_PRECONDITION'],
+  [
+    "cannot destroy 'tank/data': volume has children\nuse '-r' to destroy the following datasets:\ntank/data@insufficient",
+    'FAILED_PRECONDITION',
+  ],
 ];
 
 describe('what ZFS says', () => {
