@@ -30,16 +30,19 @@ export class Hub {
 
   /**
    * First all that is there, then every change, until the signal ends it.
-   * @param survey what is there; asked again whenever a watcher was too slow.
+   * @param survey what is there; asked `again` whenever a watcher was too slow, who may not have heard of any end.
    */
-  async *watch(survey: () => Promise<readonly Change[]>, signal: AbortSignal): AsyncGenerator<Told> {
+  async *watch(
+    survey: (again: boolean) => Promise<readonly Change[]>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Told> {
     const watcher = new Watcher(signal);
     this.#watchers.add(watcher);
     try {
       for (let again = false; !signal.aborted; again = true) {
         watcher.clear();
         if (again) yield { kind: 'resync', time: Date.now() };
-        for (const change of await survey()) yield { ...change, time: Date.now() };
+        for (const change of await survey(again)) yield { ...change, time: Date.now() };
         yield { kind: 'synced', time: Date.now() };
         for (let next = await watcher.next(); next !== undefined; next = await watcher.next()) yield next;
       }

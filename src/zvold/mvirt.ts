@@ -157,7 +157,8 @@ function templateJob({ imports }: Daemon, id: string): ImportJob {
 
 function watches(daemon: Daemon): Handlers {
   const { keeper } = daemon;
-  const told = (signal: AbortSignal): AsyncIterable<Told> => keeper.hub.watch(() => surveyOf(daemon), signal);
+  const told = (signal: AbortSignal): AsyncIterable<Told> =>
+    withEnds(keeper.hub.watch((again) => surveyOf(daemon, again), signal));
   return {
     WatchVolumes: streaming(daemon, async function* (_, signal) {
       for await (const each of told(signal)) {
@@ -178,6 +179,34 @@ function watches(daemon: Daemon): Handlers {
       }
     }),
   };
+}
+
+/**
+ * The same, for a contract that has no word for beginning anew: what was told of before, and is not there any more when a watcher that
+ * was too slow is told all of it again, is gone.
+ */
+async function* withEnds(told: AsyncIterable<Told>): AsyncGenerator<Told> {
+  const known = { volume: new Set<string>(), template: new Set<string>() };
+  let missing: typeof known | undefined;
+  for await (const each of told) {
+    const { kind, time } = each;
+    if (kind === 'resync') missing = { volume: new Set(known.volume), template: new Set(known.template) };
+    else if (kind === 'synced') {
+      for (const id of missing?.volume ?? [])
+        if (known.volume.delete(id)) yield { kind: 'volume-deleted', id, time };
+      for (const id of missing?.template ?? [])
+        if (known.template.delete(id)) yield { kind: 'template-deleted', id, time };
+      missing = undefined;
+    } else if (kind === 'volume') {
+      known.volume.add(each.volume.id);
+      missing?.volume.delete(each.volume.id);
+    } else if (kind === 'template') {
+      known.template.add(each.template.id);
+      missing?.template.delete(each.template.id);
+    } else if (kind === 'volume-deleted') known.volume.delete(each.id);
+    else if (kind === 'template-deleted') known.template.delete(each.id);
+    yield each;
+  }
 }
 
 /** RFC 3339, in whole seconds as ZFS has them. */

@@ -73,18 +73,22 @@ function poolHandlers(daemon: Daemon): Handlers {
       return { pool: poolMessage(await createPool(keeper, request['vdevs'] as string[], properties)) };
     }),
     Watch: streaming(daemon, async function* (_, signal) {
-      for await (const told of keeper.hub.watch(() => surveyOf(daemon), signal)) yield watchMessage(told);
+      for await (const told of keeper.hub.watch((again) => surveyOf(daemon, again), signal))
+        yield watchMessage(told);
     }),
   };
 }
 
-/** All that is there, as changes that a new watcher is told. */
-export async function surveyOf({ keeper, imports }: Pick<Daemon, 'keeper' | 'imports'>): Promise<Change[]> {
+/** All that is there, as changes that a watcher is told; one that has missed some, also of the imports that have ended. */
+export async function surveyOf(
+  { keeper, imports }: Pick<Daemon, 'keeper' | 'imports'>,
+  again: boolean,
+): Promise<Change[]> {
   const { volumes, templates } = await inventory(keeper);
   return [
     ...volumes.map((volume): Change => ({ kind: 'volume', volume })),
     ...templates.map((template): Change => ({ kind: 'template', template })),
-    ...imports.list(false).map((job): Change => ({ kind: 'import', job })),
+    ...imports.list(again).map((job): Change => ({ kind: 'import', job })),
   ];
 }
 

@@ -1,9 +1,11 @@
 import { status } from '@grpc/grpc-js';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { inventory } from '../../../src/zvold/keeper.ts';
 import { listen, type Listener } from '../../../src/zvold/server.ts';
-import { generatedClient, type GeneratedClient } from '../../support/generated-client.ts';
+import { generatedClient, type Answer, type GeneratedClient } from '../../support/generated-client.ts';
 import { ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
@@ -143,6 +145,55 @@ it('an import that is called off or fails is told to be so', async () => {
   expect(await ask('ListImportJobs', { includeCompleted: true })).toMatchObject({
     jobs: [{ state: failed, error: expect.stringContaining('it ends within its header') as string }],
   });
+});
+
+/** A watcher that reads nothing from its second event on, until it is let go on. */
+async function sleeper(method: string): Promise<{ seen: Answer[]; wake: () => void }> {
+  const stream = client.stream(method);
+  const seen: Answer[] = [];
+  stream.on('data', (answer: Answer) => seen.push(answer));
+  // Whoever ends it says so.
+  stream.on('error', () => undefined);
+  await expect.poll(() => seen.length, { timeout: 30_000 }).toBe(2);
+  stream.pause();
+  return { seen, wake: () => void stream.resume() };
+}
+
+it('a watcher that was too slow is told what went meanwhile, and how imports ended', async () => {
+  const { ask } = client;
+  for (const id of ['mine', 'other']) {
+    await ask('CreateVolume', { name: id, sizeBytes: MiB, id });
+    await ask('CreateSnapshot', { volumeName: id, snapshotName: 'first' });
+  }
+  const promoted = { volumeName: 'mine', snapshotName: 'first', templateName: 'base' };
+  const base = await ask('PromoteSnapshotToTemplate', promoted);
+  let goOn = (): void => undefined;
+  house.fake.before = (argv) =>
+    argv.join(' ').startsWith('zfs create -s') ? new Promise((resolve) => (goOn = resolve)) : undefined;
+  const source = join(house.folder, 'images', 'disk.raw');
+  await writeFile(source, Buffer.alloc(MiB, 'zfsdev'));
+  const { id } = await ask('ImportTemplate', { name: 'disk', source });
+  const [volumes, templates] = [await sleeper('WatchVolumes'), await sleeper('WatchTemplates')];
+  const { volumes: all, templates: made } = await inventory(house.keeper);
+  for (let at = 0; at < 5000; at += 1) {
+    for (const volume of all) house.keeper.hub.tell({ kind: 'volume', volume });
+    for (const template of made) house.keeper.hub.tell({ kind: 'template', template });
+    await turn();
+  }
+  await ask('DeleteVolume', { name: 'other' });
+  await ask('DeleteTemplate', { name: 'base' });
+  goOn();
+  expect(await house.ended(id as string)).toMatchObject({ state: 'completed' });
+  for (const { wake } of [volumes, templates]) wake();
+  const lastOf = ({ seen }: typeof volumes, key: string, wanted: unknown): Answer | undefined =>
+    seen.findLast((each) => each[key] === wanted);
+  await expect.poll(() => lastOf(volumes, 'volumeId', 'other')?.['volume'], { timeout: 30_000 }).toBeFalsy();
+  expect(lastOf(volumes, 'volumeId', 'mine')?.['volume']).toMatchObject({ name: 'mine' });
+  await expect
+    .poll(() => lastOf(templates, 'templateId', base['id'])?.['template'], { timeout: 30_000 })
+    .toBeFalsy();
+  const ended = { importJob: { state: 'IMPORT_JOB_STATE_COMPLETED' } };
+  await expect.poll(() => lastOf(templates, 'templateId', id), { timeout: 30_000 }).toMatchObject(ended);
 });
 
 it('a list of imports asks ZFS once, however many there are', async () => {
