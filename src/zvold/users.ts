@@ -1,5 +1,6 @@
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { wordsOf, ZvolError } from './errors.ts';
 
 /** Where the kernel tells what is done with devices; the tests have folders of their own. */
 export interface Kernel {
@@ -12,13 +13,27 @@ const running: Kernel = { proc: '/proc', sys: '/sys' };
 /** Programs of udev's that look at every device that comes, and are through in a moment. */
 const lookers = new Set(['(udev-worker)', 'systemd-udevd', 'zvol_id', 'blkid']);
 
+/** What the kernel says of files of its own whose process or device is gone, or on its way. */
+const goneCodes = new Set(['ENOENT', 'ENOTDIR', 'ESRCH', 'EINVAL', 'ENODEV', 'ENXIO']);
+
+/** For what need not be there, or has gone meanwhile. @throws ZvolError `UNAVAILABLE` for what can't be looked at */
+async function orElse<T>(work: Promise<T>, otherwise: T): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (typeof code === 'string' && goneCodes.has(code)) return otherwise;
+    throw new ZvolError('UNAVAILABLE', `who uses a device can't be looked at: ${wordsOf(error)}`, error);
+  }
+}
+
 /**
  * What the kernel keeps a device, or a partition of it, for: mounts in this and in init's view of the files, swap, devices that
  * stand on it (LVM, RAID, dm-crypt), loop devices.
- * @returns words, each with who; none if there is no such device
+ * @returns words, each with who; none if there is no such device. @throws ZvolError `UNAVAILABLE` if that can't be told
  */
 export async function claimsOf(path: string, kernel: Kernel = running): Promise<string[]> {
-  const device = await realpath(path).catch(() => undefined);
+  const device = await orElse(realpath(path), undefined);
   if (device === undefined) return [];
   const [mounts, swaps, holders, loops] = await Promise.all([
     mountsOf(device, ['self', '1'], kernel),
@@ -29,9 +44,9 @@ export async function claimsOf(path: string, kernel: Kernel = running): Promise<
   return [...mounts, ...swaps, ...holders, ...loops];
 }
 
-/** Processes that have a device or a part of it open, and mounts that only they see. */
+/** Processes that have a device or a part of it open, and mounts that only they see. @throws as `claimsOf` */
 export async function processesWith(path: string, kernel: Kernel = running): Promise<string[]> {
-  const device = await realpath(path).catch(() => undefined);
+  const device = await orElse(realpath(path), undefined);
   if (device === undefined) return [];
   const pids = (await readdir(kernel.proc)).filter((name) => /^\d+$/.test(name));
   const seen = new Set(await Promise.all(['self', '1'].map((pid) => viewOf(pid, kernel))));
@@ -61,7 +76,7 @@ function viewOf(pid: string, { proc }: Kernel): Promise<string> {
 
 async function mountsOf(device: string, pids: readonly string[], { proc }: Kernel): Promise<string[]> {
   const texts = await Promise.all(
-    pids.map((pid) => readFile(join(proc, pid, 'mountinfo'), 'utf8').catch(() => '')),
+    pids.map((pid) => orElse(readFile(join(proc, pid, 'mountinfo'), 'utf8'), '')),
   );
   const found = new Set<string>();
   for (const line of texts.join('\n').split('\n')) {
@@ -81,7 +96,7 @@ function unescaped(text: string): string {
 }
 
 async function swapsOf(device: string, { proc }: Kernel): Promise<string[]> {
-  const lines = (await readFile(join(proc, 'swaps'), 'utf8').catch(() => '')).split('\n').slice(1);
+  const lines = (await orElse(readFile(join(proc, 'swaps'), 'utf8'), '')).split('\n').slice(1);
   const sources = lines.map((line) => unescaped(line.split(/\s+/)[0] ?? ''));
   return sources.some((source) => belongsTo(device, source)) ? ['used as swap'] : [];
 }
@@ -90,10 +105,10 @@ async function swapsOf(device: string, { proc }: Kernel): Promise<string[]> {
 async function holdersOf(device: string, { sys }: Kernel): Promise<string[]> {
   const name = basename(device);
   const folder = join(sys, 'block', name);
-  const parts = (await readdir(folder).catch(() => [])).filter((part) => belongsTo(name, part));
+  const parts = (await orElse(readdir(folder), [])).filter((part) => belongsTo(name, part));
   const holders = await Promise.all(
     [folder, ...parts.map((part) => join(folder, part))].map((place) =>
-      readdir(join(place, 'holders')).catch(() => []),
+      orElse(readdir(join(place, 'holders')), []),
     ),
   );
   return Promise.all(
@@ -106,11 +121,11 @@ async function holdersOf(device: string, { sys }: Kernel): Promise<string[]> {
 }
 
 async function loopsOf(path: string, device: string, { sys }: Kernel): Promise<string[]> {
-  const names = (await readdir(join(sys, 'block')).catch(() => [])).filter((name) => /^loop\d+$/.test(name));
+  const names = (await orElse(readdir(join(sys, 'block')), [])).filter((name) => /^loop\d+$/.test(name));
   const found = await Promise.all(
     names.map(async (name) => {
       const file = join(sys, 'block', name, 'loop', 'backing_file');
-      const backing = (await readFile(file, 'utf8').catch(() => '')).trim();
+      const backing = (await orElse(readFile(file, 'utf8'), '')).trim();
       const isIt = backing === path || belongsTo(device, backing);
       return isIt ? `used by the loop device ${name}` : undefined;
     }),

@@ -64,6 +64,20 @@ describe('what a device is kept for', () => {
     expect(await claimsOf(path, kernel)).toEqual(['mounted at /mnt', 'mounted at /a b']);
   });
 
+  it('is not nothing where it can’t be looked at', async () => {
+    await rm(join(folder, 'proc/swaps'));
+    expect(await claimsOf(path, kernel)).toEqual([]);
+    await mkdir(join(folder, 'proc/swaps'));
+    await expect(claimsOf(path, kernel)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    await rm(path);
+    await symlink(path, path);
+    for (const look of [claimsOf, processesWith])
+      await expect(look(path, kernel)).rejects.toMatchObject({
+        code: 'UNAVAILABLE',
+        message: expect.stringContaining('ELOOP') as string,
+      });
+  });
+
   it('is swap', async () => {
     await file('proc/swaps', `Filename Type Size Used Priority\n${device} partition 1048572 0 -2\n`);
     expect(await claimsOf(path, kernel)).toEqual(['used as swap']);
