@@ -106,7 +106,7 @@ export class Journal {
   put(job: ImportJob): void {
     const path = this.#pathOf(job.id);
     try {
-      writeFileSync(`${path}.new`, JSON.stringify(job), { mode: 0o600, flush: true });
+      writeSafely(`${path}.new`, JSON.stringify(job));
       renameSync(`${path}.new`, path);
       syncFolder(this.#folder);
     } catch (error) {
@@ -136,6 +136,17 @@ export class Journal {
 
   #pathOf(id: string): string {
     return join(this.#folder, `${id}.json`);
+  }
+}
+
+/** Its content is there after a crash; `writeFileSync` sees to that only in newer Nodes than distributions have. */
+function writeSafely(path: string, text: string): void {
+  const file = openSync(path, 'w', 0o600);
+  try {
+    writeFileSync(file, text);
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
   }
 }
 
