@@ -2,7 +2,7 @@ import { realpath } from 'node:fs/promises';
 import { lookup as resolveName } from 'node:dns';
 import { BlockList, isIP, type LookupFunction } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { sep } from 'node:path';
+import { normalize, sep } from 'node:path';
 import { wordsOf, ZvolError } from './errors.ts';
 
 /** What imports may read, as the daemon was told. */
@@ -67,11 +67,12 @@ export async function allowedPath({ folders }: Policy, path: string): Promise<st
   );
   const below = (place: string): boolean =>
     folders.some((folder) => place.startsWith(folder.endsWith(sep) ? folder : folder + sep));
-  // Asked before the path is looked at: whether a file is there is nobody's business elsewhere.
-  if (!below(path)) throw denied;
+  // Asked before the path is looked at, its `..` taken by their words: whether a file is there is nobody's business elsewhere.
+  const plain = normalize(path);
+  if (!below(plain)) throw denied;
   let real: string;
   try {
-    real = await realpath(path);
+    real = await realpath(plain);
   } catch (error) {
     const isMissing =
       error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');

@@ -30,6 +30,7 @@ describe('what may be read', () => {
       join(house.folder, 'secret'),
       scene.path('../secret'),
       '/nowhere/at/all',
+      `${scene.path('.')}/../nothing`,
     ])
       await expect(house.imports.start(wanted(), path)).rejects.toMatchObject({
         code: 'PERMISSION_DENIED',
