@@ -140,14 +140,17 @@ function sortOut(pool: string, rows: readonly Row[]): Inventory {
   const volumes = whole
     .filter(({ dataset }) => !dataset.slice(pool.length + 1).includes('/'))
     .map((zvol) => volumeOf(pool, zvol, templateNames.get(zvol.origin) ?? ''));
-  return {
-    volumes: volumes.sort(byName),
-    templates: templatesOf(whole, new Map(volumes.map(({ dataset, name }) => [dataset, name]))),
-    unfinished,
-  };
+  const names = new Map(volumes.map(({ dataset, name }) => [dataset, name]));
+  const passing = new Set(unfinished.map(({ dataset }) => dataset));
+  return { volumes: volumes.sort(byName), templates: templatesOf(whole, names, passing), unfinished };
 }
 
-function templatesOf(zvols: readonly Zvol[], names: ReadonlyMap<string, string>): Template[] {
+/** @param passing datasets that are no clones to anybody: those of exports. */
+function templatesOf(
+  zvols: readonly Zvol[],
+  names: ReadonlyMap<string, string>,
+  passing: ReadonlySet<string>,
+): Template[] {
   const found: Template[] = [];
   for (const zvol of zvols)
     for (const snapshot of zvol.snapshots) {
@@ -158,7 +161,10 @@ function templatesOf(zvols: readonly Zvol[], names: ReadonlyMap<string, string>)
         sourceVolume: names.get(zvol.dataset) ?? '',
         size: snapshot.size,
         blockSize: zvol.blockSize,
-        clones: snapshot.clones.map((dataset) => names.get(dataset) ?? dataset).sort(),
+        clones: snapshot.clones
+          .filter((dataset) => !passing.has(dataset))
+          .map((dataset) => names.get(dataset) ?? dataset)
+          .sort(),
       });
     }
   return found.sort(byName);

@@ -1,4 +1,5 @@
 import { ZvolError } from './errors.ts';
+import { ownFolder } from './inventory.ts';
 import { lockOf, refuseFor, requirePool, type Keeper } from './keeper.ts';
 import type { Pool } from './model.ts';
 
@@ -25,11 +26,12 @@ export async function readPool(keeper: Keeper): Promise<Pool> {
   };
 }
 
-/** Bytes of all volumes together. */
+/** Bytes of all volumes together; zvold's own zvols are promised to nobody. */
 async function sizesOf({ zfs, pool }: Keeper): Promise<number> {
   let sum = 0;
-  await zfs.survey(['zfs', 'list', '-Hp', '-r', '-t', 'volume', '-o', 'volsize', pool], ([size]) => {
-    sum += Number(size);
+  const columns = ['-o', 'name,volsize'];
+  await zfs.survey(['zfs', 'list', '-Hp', '-r', '-t', 'volume', ...columns, pool], ([name, size]) => {
+    if (!name?.startsWith(`${pool}/${ownFolder}/`)) sum += Number(size);
   });
   return sum;
 }

@@ -1,4 +1,5 @@
 import type { Change, Told } from './hub.ts';
+import { ownFolder } from './inventory.ts';
 import type { ImportJob, ImportState, ImportTarget } from './jobs.ts';
 import type { Pool, Snapshot, Template, Volume } from './model.ts';
 
@@ -36,7 +37,10 @@ export function snapshotMessage(snapshot: Snapshot): object {
     referencedBytes: snapshot.referenced,
     createdAt: fromSeconds(snapshot.created),
     holds: snapshot.holds,
-    clones: snapshot.clones.map((dataset) => dataset.slice(dataset.indexOf('/') + 1)),
+    // Those of exports are there for a moment, and no volumes.
+    clones: snapshot.clones
+      .map((dataset) => dataset.slice(dataset.indexOf('/') + 1))
+      .filter((name) => !name.startsWith(`${ownFolder}/`)),
   };
 }
 

@@ -3,8 +3,11 @@ import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
-import { createSnapshot } from '../../../src/zvold/snapshots.ts';
+import { inventory } from '../../../src/zvold/keeper.ts';
+import { createSnapshot, deleteSnapshot } from '../../../src/zvold/snapshots.ts';
+import { createTemplate, deleteTemplate } from '../../../src/zvold/templates.ts';
 import { createVolume, resizeVolume } from '../../../src/zvold/volumes.ts';
+import { volumeMessage } from '../../../src/zvold/wire.ts';
 import { recovered, ZvoldHouse } from './support.ts';
 
 const MiB = 2 ** 20;
@@ -101,6 +104,21 @@ it('an export of a snapshot has the size of that, whatever its volume has grown 
   const data: Buffer[] = [];
   for await (const part of parts) data.push(part.data);
   expect(Buffer.concat(data).equals(Buffer.alloc(MiB, 'zfsdev'))).toBe(true);
+  await close();
+  await house.expectNothingLeft('tank/data', 'tank/data@first');
+});
+
+it('an export counts as no clone of the template that its snapshot is, and keeps that from nothing', async () => {
+  await createSnapshot(house.keeper, 'data', 'first', '');
+  await createTemplate(house.keeper, { name: 'base', volume: 'data', snapshot: 'first', id: '' });
+  const { close } = await house.exports.open({ ...raw, snapshot: 'first' }, never);
+  const { templates, volumes } = await inventory(house.keeper);
+  expect(templates).toMatchObject([{ name: 'base', clones: [] }]);
+  expect(volumes.map(volumeMessage)).toMatchObject([
+    { name: 'data', snapshots: [{ name: 'first', clones: [] }] },
+  ]);
+  await expect(deleteSnapshot(house.keeper, 'data', 'first', false)).rejects.toThrow('was cloned from');
+  await deleteTemplate(house.keeper, 'base');
   await close();
   await house.expectNothingLeft('tank/data', 'tank/data@first');
 });

@@ -9,6 +9,8 @@ let calls: string[];
 let answer: Ended;
 let keeper: Keeper;
 
+/** Of two volumes, and the zvol of a template. */
+const sizes = 'tank/one\t1000\ntank/two\t2000\ntank/.zvold/three\t4000\n';
 const done: Ended = { exitCode: 0, stdout: '', stderr: '' };
 
 beforeEach(() => {
@@ -23,7 +25,7 @@ beforeEach(() => {
       return Promise.resolve(answer);
     }
     if (argv[0] === 'zpool') return Promise.resolve({ ...done, stdout: 'ONLINE\t0\n' });
-    if (argv.includes('volsize')) return Promise.resolve({ ...done, stdout: '1000\n2000\n' });
+    if (argv.includes('name,volsize')) return Promise.resolve({ ...done, stdout: sizes });
     if (argv.includes('used,available,compressratio'))
       return Promise.resolve({ ...done, stdout: '10\t90\t1.00\n' });
     throw new Error(`unexpected: ${argv.join(' ')}`);
