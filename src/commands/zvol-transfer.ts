@@ -27,6 +27,7 @@ const qcow2Magic = 0x514649fb;
 export async function startImport({
   session,
   client,
+  instance,
   words: [name = '', source = ''],
   options,
 }: Call): Promise<void> {
@@ -47,7 +48,7 @@ export async function startImport({
     ? `is a template of ${formatBytes(ended.template.sizeBytes)}`
     : ended.volume
       ? `is a volume: ${ended.volume.path}`
-      : `is being imported: zfsdev import get ${ended.id}`;
+      : `${ended.completedAt ? 'was imported before' : 'is being imported'}: zfsdev import get ${instance} ${ended.id}`;
   await session.answer({ import: ended }, () => `${session.paint('good', name)} ${made}\n`);
 }
 

@@ -4,7 +4,6 @@ import { ZvolError } from './errors.ts';
 import type { Exports } from './export.ts';
 import type { Change } from './hub.ts';
 import type { Imports } from './imports.ts';
-import { findTemplate } from './inventory.ts';
 import type { ImportJob } from './jobs.ts';
 import { inventory, volumeOf, type Keeper } from './keeper.ts';
 import type { Inventory } from './model.ts';
@@ -283,10 +282,8 @@ async function madeBy({ keeper }: Pick<Daemon, 'keeper'>, job: ImportJob): Promi
 /** The same, of what is there. */
 export function madeIn(all: Inventory, job: ImportJob): Made {
   if (job.state !== 'completed') return {};
-  if (job.target === 'volume') return { volume: all.volumes.find(({ id }) => id === job.id) };
-  try {
-    return { template: findTemplate(all, job.id) };
-  } catch {
-    return {};
-  }
+  const isIt = ({ id }: { readonly id: string }): boolean => id === job.id;
+  return job.target === 'volume'
+    ? { volume: all.volumes.find(isIt) }
+    : { template: all.templates.find(isIt) };
 }

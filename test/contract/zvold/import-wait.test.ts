@@ -23,6 +23,7 @@ let ctx: TestContext;
 let session: Session;
 let user: AbortController;
 const answers: object[] = [];
+const said: string[] = [];
 
 beforeEach(async () => {
   house = await ZvoldHouse.open();
@@ -33,6 +34,7 @@ beforeEach(async () => {
   const proxy = { path: join(house.folder, 's'), problem: () => undefined, close: () => Promise.resolve() };
   client = clientOver(proxy, 'test', ctx.signal);
   answers.length = 0;
+  said.length = 0;
   const unexpected = (): never => {
     throw new Error('nothing of the kind was expected');
   };
@@ -41,7 +43,11 @@ beforeEach(async () => {
     json: true,
     paint: (_, text) => text,
     width: 80,
-    answer: (document) => Promise.resolve(void answers.push(document)),
+    answer: (document, words) => {
+      answers.push(document);
+      said.push(words());
+      return Promise.resolve();
+    },
     write: unexpected,
     fail: unexpected,
     end: unexpected,
@@ -97,6 +103,20 @@ it('who waits is told where it came to an end without the daemon', async () => {
     reason: 'guest',
     message: expect.stringMatching(/^the import of disk failed: .* answered 404$/) as string,
   });
+});
+
+it('who does not wait is told how to ask for it, also where it was through before', async () => {
+  server.behave({ content });
+  const options = { id: 'mine', wait: false };
+  const start = (): Promise<void> =>
+    startImport({ session, client, instance: 'test', words: ['disk', server.url], options });
+  await start();
+  expect(await house.ended('mine')).toMatchObject({ state: 'completed' });
+  await start();
+  expect(said).toEqual([
+    'disk is being imported: zfsdev import get test mine\n',
+    'disk was imported before: zfsdev import get test mine\n',
+  ]);
 });
 
 it('an import that is called off before it began does not begin', async () => {

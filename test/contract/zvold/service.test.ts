@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { clientOver } from '../../../src/zvol/client.ts';
@@ -153,6 +154,21 @@ describe("zvold's own contract", () => {
       if (told.event === 'volumeDeleted') stop.abort();
     }
     expect(seen).toEqual(['volume data', 'synced', 'volume data', 'volume more', 'volumeDeleted']);
+  });
+
+  it('tells what an import made, whatever else has the name that its id is', async () => {
+    await client.createVolume({ name: 'data', sizeBytes: MiB });
+    await client.createSnapshot('data', 'first');
+    await client.createTemplate({ name: 'mine', volume: 'data', snapshot: 'first' });
+    const description = {
+      name: 'disk',
+      target: 'IMPORT_TARGET_TEMPLATE',
+      sizeBytes: MiB,
+      id: 'mine',
+    } as const;
+    const pieces = Readable.from([Buffer.alloc(MiB, 'zfsdev')]) as AsyncIterable<Buffer>;
+    expect(await client.upload(description, pieces)).toMatchObject({ template: { name: 'disk' } });
+    expect(await client.import('mine')).toMatchObject({ template: { id: 'mine', name: 'disk' } });
   });
 
   it('exports the content of a volume, without its holes, and leaves nothing', async () => {
