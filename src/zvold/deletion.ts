@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { wordsOf, ZvolError } from './errors.ts';
-import { deviceOf, lockOf, refuseFor, requirePool, withVolume, type Keeper } from './keeper.ts';
+import { deviceOf, holding, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
 import type { Volume } from './model.ts';
 import { isName, ownIdPrefix } from './names.ts';
 import { destroyVolume, guidOf, type DestroyOutcome } from './programs.ts';
-import { obstaclesTo, tellTemplates } from './volumes.ts';
+import { obstaclesTo, tellOthers } from './volumes.ts';
 import { failureOf } from './words.ts';
 
 /** Milliseconds for those who look at every device that comes, and let go of it by themselves. */
@@ -17,29 +17,40 @@ interface Gone {
   readonly origin: string;
 }
 
+/** What is done about a volume that was just destroyed. */
+type End = (name: string, gone: Gone) => Promise<void>;
+
 /**
  * Deletes a volume with its snapshots, and waits until its device is gone.
  * @throws ZvolError `FAILED_PRECONDITION` with all that stands in the way; then nothing of it was deleted. `DEADLINE_EXCEEDED` if
  *   all of it was, and its device does not go
  */
 export async function deleteVolume(keeper: Keeper, word: string): Promise<void> {
-  if (await deletedByName(keeper, word)) return;
-  await withVolume(keeper, word, [], async (volume) => {
-    await refuseInUse(keeper, volume);
-    await gone(keeper, volume.name, await destroy(keeper, volume));
-  });
+  let origin = '';
+  const end: End = (name, gone) => {
+    ({ origin } = gone);
+    return told(keeper, name, gone);
+  };
+  try {
+    if (await deletedByName(keeper, word, end)) return;
+    await withVolume(keeper, word, [], async (volume) => {
+      await refuseInUse(keeper, volume);
+      await end(volume.name, await destroy(keeper, volume));
+    });
+  } finally {
+    await tellOthers(keeper, { origin });
+  }
 }
 
 /** The usual case: the word is a name, and nothing is in the way, which one question tells. */
-async function deletedByName(keeper: Keeper, name: string): Promise<boolean> {
+async function deletedByName(keeper: Keeper, name: string, end: End): Promise<boolean> {
   if (!isName(name)) return false;
-  return keeper.locks.holding([lockOf.volume(name)], async () => {
-    await requirePool(keeper);
+  return holding(keeper, [lockOf.volume(name)], async () => {
     // ZFS itself refuses what is open; this is what can be named before anything is done.
     const claims = await keeper.machine.claimsOf(`/dev/zvol/${keeper.pool}/${name}`);
     const done = claims.length === 0 ? await attempt(keeper, name) : undefined;
     if (done === undefined || done === 'busy' || done === 'needed' || done === 'none') return false;
-    await gone(keeper, name, done);
+    await end(name, done);
     return true;
   });
 }
@@ -92,14 +103,13 @@ async function destroyedPlainly({ zfs }: Keeper, { dataset, snapshots }: Volume)
   }
 }
 
-async function gone(keeper: Keeper, name: string, { id, origin }: Gone): Promise<void> {
+/** Tells of its end, and waits for that of its device. */
+async function told(keeper: Keeper, name: string, { id }: Gone): Promise<void> {
   keeper.hub.tell({ kind: 'volume-deleted', id });
   try {
     await keeper.machine.awaitDevice(deviceOf(keeper, `${keeper.pool}/${name}`), false);
   } catch (error) {
     const code = error instanceof ZvolError ? error.code : 'INTERNAL';
     throw new ZvolError(code, `the volume "${name}" is deleted, but ${wordsOf(error)}`, error);
-  } finally {
-    if (origin !== '') await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName === origin);
   }
 }

@@ -48,6 +48,23 @@ export function requirePool({ watch }: Keeper): Promise<void> {
   return watch.require();
 }
 
+/**
+ * Does something while nobody else has these things. The pool is looked at before they are waited for as well: who hangs on one that is
+ * suspended keeps them until it is back.
+ * @throws ZvolError `UNAVAILABLE`
+ */
+export async function holding<T>(
+  keeper: Keeper,
+  things: readonly string[],
+  work: () => Promise<T>,
+): Promise<T> {
+  await requirePool(keeper);
+  return keeper.locks.holding(things, async () => {
+    await requirePool(keeper);
+    return work();
+  });
+}
+
 /** @throws ZvolError `UNAVAILABLE` */
 export async function inventory(keeper: Keeper): Promise<Inventory> {
   await requirePool(keeper);
@@ -83,7 +100,7 @@ export async function withVolume<T>(
   work: (volume: Volume) => Promise<T>,
 ): Promise<T> {
   for (let name = word; ;) {
-    const outcome = await keeper.locks.holding([lockOf.volume(name), ...locks], async () => {
+    const outcome = await holding(keeper, [lockOf.volume(name), ...locks], async () => {
       const volume = await volumeOf(keeper, word);
       return volume.name === name ? { value: await work(volume) } : { name: volume.name };
     });

@@ -1,4 +1,5 @@
-import { open, readFile, stat } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { wordsOf, ZvolError } from './errors.ts';
 import { claimsOf, processesWith } from './users.ts';
@@ -43,7 +44,8 @@ export const thisMachine: Machine = {
   flush,
   poolState: async (pool) => {
     try {
-      return (await readFile(`/proc/spl/kstat/zfs/${pool}/state`, 'utf8')).trim();
+      // At once: what reads and writes files by the way may all hang on a pool that is suspended, and this would wait behind it.
+      return await Promise.resolve(readFileSync(`/proc/spl/kstat/zfs/${pool}/state`, 'utf8').trim());
     } catch (error) {
       if (isMissing(error)) return undefined;
       throw new ZvolError('UNAVAILABLE', `the state of the pool ${pool} can't be read: ${wordsOf(error)}`);

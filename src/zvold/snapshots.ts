@@ -1,6 +1,6 @@
 import { ZvolError } from './errors.ts';
 import { findSnapshot, property } from './inventory.ts';
-import { idFor, lockOf, refuseFor, requirePool, severalOf, volumeOf, type Keeper } from './keeper.ts';
+import { holding, idFor, lockOf, refuseFor, severalOf, volumeOf, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
 import { checkName, isName } from './names.ts';
 import { guidOf, takeSnapshot, type SnapshotOutcome } from './programs.ts';
@@ -17,7 +17,7 @@ export async function createSnapshot(
   const id = idFor(asked);
   if (isName(word)) {
     checkName('the snapshot', name, `${keeper.pool}/${word}@`);
-    const taken = await keeper.locks.holding([lockOf.volume(word)], () =>
+    const taken = await holding(keeper, [lockOf.volume(word)], () =>
       takenAtOnce(keeper, { volume: word, name, id, given: asked !== '' }),
     );
     if (taken) return taken;
@@ -52,7 +52,6 @@ const attempts = 5;
 async function takenAtOnce(keeper: Keeper, wanted: Taking): Promise<Snapshot | undefined> {
   const { zfs, pool, machine, hub } = keeper;
   const dataset = `${pool}/${wanted.volume}`;
-  await requirePool(keeper);
   await machine.flush(`/dev/zvol/${dataset}`);
   for (let attempt = 1; ; attempt += 1) {
     const words = [dataset, wanted.name, wanted.id, wanted.given ? wanted.id : ''];

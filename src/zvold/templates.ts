@@ -1,19 +1,10 @@
 import { discard } from './discard.ts';
 import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
-import {
-  deviceOf,
-  idFor,
-  inventory,
-  lockOf,
-  refuseFor,
-  requirePool,
-  withVolume,
-  type Keeper,
-} from './keeper.ts';
+import { deviceOf, holding, idFor, inventory, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
 import type { Template, Volume } from './model.ts';
 import { alignSize, checkName } from './names.ts';
-import { idTaken, madeBefore, tellTemplates, whole } from './volumes.ts';
+import { idTaken, madeBefore, tellOthers, whole } from './volumes.ts';
 
 /** Makes a template of a volume's snapshot. The same request with the same id again gives the same template. */
 export async function createTemplate(
@@ -52,7 +43,7 @@ export async function createTemplate(
 
 /** Deletes a template without clones. @throws ZvolError `FAILED_PRECONDITION` with the clones */
 export async function deleteTemplate(keeper: Keeper, word: string): Promise<void> {
-  await keeper.locks.holding([lockOf.templates], async () => {
+  await holding(keeper, [lockOf.templates], async () => {
     const { id, name, snapshot, clones } = findTemplate(await inventory(keeper), word);
     refuseFor(
       `the template "${name}" can't be deleted`,
@@ -106,12 +97,17 @@ export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<V
   const given = wanted.id !== '';
   // Under the lock of templates, so that the one it stands on does not go meanwhile.
   const locks = [...(given ? [lockOf.ids] : []), lockOf.templates, lockOf.volume(name)];
-  return keeper.locks.holding(locks, async () => {
-    await requirePool(keeper);
+  let origin = '';
+  const cloned = async (template: Template): Promise<Volume | undefined> => {
+    const made = await cloneOf(keeper, template, { ...wanted, id });
+    if (made) ({ origin } = made);
+    return made;
+  };
+  const volume = await holding(keeper, locks, async () => {
     const before = given ? await madeBefore(keeper, name, id) : undefined;
     // What is remembered costs no question; it is compared with the pool together with what came of it.
     const known = before ? undefined : keeper.templates.get(wanted.template);
-    const made = known && (await cloneOf(keeper, known, { ...wanted, id }));
+    const made = known && (await cloned(known));
     if (made) return made;
     const template = findTemplate(await inventory(keeper), wanted.template);
     const { size } = sizesFor(template, wanted.size);
@@ -120,10 +116,12 @@ export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<V
       return before;
     }
     if (before) throw idTaken(before.name, id);
-    const second = await cloneOf(keeper, template, { ...wanted, id });
+    const second = await cloned(template);
     if (second) return second;
     throw new ZvolError('ABORTED', `the template "${template.name}" was changed by somebody else meanwhile`);
   });
+  await tellOthers(keeper, { origin });
+  return volume;
 }
 
 /** The size of a clone, and whether that is more than the template has. */
@@ -157,6 +155,5 @@ async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Pr
     return undefined;
   }
   keeper.hub.tell({ kind: 'volume', volume });
-  await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName === fullName);
   return volume;
 }

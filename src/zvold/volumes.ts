@@ -1,16 +1,7 @@
 import { discard } from './discard.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { findVolumeName, property, readFresh, readVolume } from './inventory.ts';
-import {
-  deviceOf,
-  idFor,
-  inventory,
-  lockOf,
-  refuseFor,
-  requirePool,
-  withVolume,
-  type Keeper,
-} from './keeper.ts';
+import { deviceOf, holding, idFor, inventory, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
 import type { Snapshot, Volume } from './model.ts';
 import { alignSize, checkBlockSize, checkName, defaultBlockSize } from './names.ts';
 
@@ -37,8 +28,7 @@ export async function createVolume(keeper: Keeper, wanted: NewVolume): Promise<V
   const size = alignSize(wanted.size, blockSize);
   const id = idFor(wanted.id);
   const given = wanted.id !== '';
-  return keeper.locks.holding([...(given ? [lockOf.ids] : []), lockOf.volume(name)], async () => {
-    await requirePool(keeper);
+  return holding(keeper, [...(given ? [lockOf.ids] : []), lockOf.volume(name)], async () => {
     const before = given ? await madeBefore(keeper, name, id) : undefined;
     if (before) {
       const isSame =
@@ -145,10 +135,15 @@ export function resizeVolume(keeper: Keeper, word: string, asked: number): Promi
   });
 }
 
-/** Gives a volume another name. @throws ZvolError `ALREADY_EXISTS`, `FAILED_PRECONDITION` while it is used */
+/**
+ * Gives a volume another name.
+ * @throws ZvolError `ALREADY_EXISTS`, `FAILED_PRECONDITION` while it is used, `DEADLINE_EXCEEDED` if it has the name, and its device does
+ *   not come
+ */
 export async function renameVolume(keeper: Keeper, word: string, newName: string): Promise<Volume> {
   checkName('the volume', newName, `${keeper.pool}/`);
-  return withVolume(keeper, word, [lockOf.volume(newName)], async (volume) => {
+  let others: Others = { origin: '' };
+  const work = withVolume(keeper, word, [lockOf.volume(newName)], async (volume) => {
     const { name } = volume;
     if (name === newName) return volume;
     refuseFor(`the volume "${name}" is in use`, await keeper.machine.usersOf(volume.path));
@@ -156,12 +151,26 @@ export async function renameVolume(keeper: Keeper, word: string, newName: string
     await keeper.zfs.change('zfs', 'rename', volume.dataset, dataset);
     // Templates of its snapshots have other full names from now on.
     keeper.templates.clear();
-    await keeper.machine.awaitDevice(deviceOf(keeper, dataset), true);
+    others = { origin: volume.origin, dataset };
     const renamed = await present(keeper, newName);
     keeper.hub.tell({ kind: 'volume', volume: renamed });
-    await tellTemplates(keeper, ({ snapshot }) => snapshot.fullName.startsWith(`${renamed.dataset}@`));
+    try {
+      await keeper.machine.awaitDevice(deviceOf(keeper, dataset), true);
+    } catch (error) {
+      const code = error instanceof ZvolError ? error.code : 'INTERNAL';
+      throw new ZvolError(
+        code,
+        `the volume "${name}" is called "${newName}" now, but ${wordsOf(error)}`,
+        error,
+      );
+    }
     return renamed;
   });
+  try {
+    return await work;
+  } finally {
+    await tellOthers(keeper, others);
+  }
 }
 
 /** What keeps a snapshot from being deleted, in words. */
@@ -174,12 +183,34 @@ export function obstaclesTo(keeper: Keeper, { name, clones, holds, template }: S
   ];
 }
 
-/** Tells watchers of templates that are not what they were: their clones, or where they are. */
-export async function tellTemplates(
-  keeper: Keeper,
-  which: (template: { readonly snapshot: Snapshot }) => boolean,
-): Promise<void> {
-  if (!keeper.hub.isWatched) return;
-  for (const template of (await inventory(keeper)).templates)
-    if (which(template)) keeper.hub.tell({ kind: 'template', template });
+/** Whom a change to a volume concerns beside itself. */
+interface Others {
+  /** The snapshot whose clones have changed: it may be a template, and its volume names its clones. Empty for none. */
+  readonly origin: string;
+  /** The volume whose templates are elsewhere now. */
+  readonly dataset?: string;
+}
+
+/**
+ * Tells watchers of these. Nobody may call it who has a lock: it takes those under which all else of them is told, so that the last that
+ * is told of them is what they are.
+ */
+export async function tellOthers(keeper: Keeper, { origin, dataset = '' }: Others): Promise<void> {
+  if (!keeper.hub.isWatched || (origin === '' && dataset === '')) return;
+  const [parent = ''] = origin.split('@');
+  const locks = [lockOf.templates, lockOf.volume(parent.slice(keeper.pool.length + 1))];
+  try {
+    await holding(keeper, locks, async () => {
+      const { volumes, templates } = await inventory(keeper);
+      for (const volume of volumes)
+        if (volume.dataset === parent) keeper.hub.tell({ kind: 'volume', volume });
+      for (const template of templates) {
+        const { fullName } = template.snapshot;
+        if (fullName === origin || fullName.startsWith(`${dataset}@`))
+          keeper.hub.tell({ kind: 'template', template });
+      }
+    });
+  } catch {
+    // What was done is done: watchers see this with the next thing that they are told of it.
+  }
 }

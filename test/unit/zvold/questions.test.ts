@@ -1,6 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
-import type { Told } from '../../../src/zvold/hub.ts';
 import { property } from '../../../src/zvold/inventory.ts';
 import { inventory, newKeeper, volumeOf, type Keeper } from '../../../src/zvold/keeper.ts';
 import { createSnapshot } from '../../../src/zvold/snapshots.ts';
@@ -179,36 +178,6 @@ describe('a template', () => {
     await byHand('release', 'somebody', 'tank/.zvold/job@img');
     await deleteTemplate(keeper, 'img');
     expect([...fake.datasets.keys()]).toEqual(['tank', 'tank/data', 'tank/.zvold']);
-  });
-});
-
-describe('a watcher', () => {
-  it('is told how many clones a template has whenever that changes', async () => {
-    await template();
-    const stop = new AbortController();
-    const seen: string[] = [];
-    const wordsOf = (told: Told): string => {
-      if (told.kind === 'template') return `template with ${told.template.clones.join(' ') || 'none'}`;
-      return told.kind === 'volume' ? `volume ${told.volume.name}` : told.kind;
-    };
-    for await (const told of keeper.hub.watch(() => Promise.resolve([]), stop.signal)) {
-      seen.push(wordsOf(told));
-      if (told.kind !== 'synced') continue;
-      void (async () => {
-        await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
-        await createSnapshot(keeper, 'copy', 'one', '');
-        await deleteVolume(keeper, 'copy');
-        stop.abort();
-      })();
-    }
-    expect(seen).toEqual([
-      'synced',
-      'volume copy',
-      'template with copy',
-      'volume copy',
-      'volume-deleted',
-      'template with none',
-    ]);
   });
 });
 
