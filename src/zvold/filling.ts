@@ -1,9 +1,10 @@
 import { discard } from './discard.ts';
+import { Left } from './ends.ts';
 import { wordsOf, ZvolError } from './errors.ts';
-import { ownFolder, property } from './inventory.ts';
+import { findVolumeName, ownFolder, property } from './inventory.ts';
 import type { ImportJob, ImportState } from './jobs.ts';
 import { isSuspended, throwIfCalledOff, type Kept } from './kept.ts';
-import { deviceOf, inventory, lockOf, type Keeper } from './keeper.ts';
+import { deviceOf, holding, inventory, lockOf, type Keeper } from './keeper.ts';
 import type { Inventory } from './model.ts';
 import { alignSize } from './names.ts';
 import { isFull } from './room.ts';
@@ -140,19 +141,20 @@ export class Filling {
     return made.some((each) => each.id === id && each.name === name);
   }
 
-  #left(why: unknown, words: string): ZvolError {
+  #left(why: unknown, words: string): Left {
     this.#report(words);
-    return new ZvolError(why instanceof ZvolError ? why.code : 'INTERNAL', `${wordsOf(why)}; ${words}`, why);
+    return new Left(why, words);
   }
 
   /** As long as a zvol carries the import's id it is nobody's, and goes at the next start; taking that away is the last step. */
   async #becomeTemplate(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
-    const { zfs, locks } = this.#keeper;
+    const { zfs } = this.#keeper;
     const properties = [`${property.template}=${job.name}`, `${property.templateId}=${job.id}`];
-    await locks.holding([lockOf.templates], async () => {
+    await holding(this.#keeper, [lockOf.templates], async () => {
       const { templates } = await inventory(this.#keeper);
-      if (templates.some(({ name }) => name === job.name))
-        throw new ZvolError('ALREADY_EXISTS', `there is a template "${job.name}" by now`);
+      const taken = templates.find(({ id, name }) => name === job.name || id === job.id);
+      if (taken)
+        throw new ZvolError('ALREADY_EXISTS', `there is a template "${taken.name}" (${taken.id}) by now`);
       await zfs.change('zfs', 'snapshot', ...properties.flatMap((each) => ['-o', each]), `${dataset}@img`);
       throwIfCalledOff(signal);
       await zfs.change('zfs', 'inherit', property.import, dataset);
@@ -160,9 +162,12 @@ export class Filling {
   }
 
   async #becomeVolume(job: ImportJob, dataset: string, signal: AbortSignal): Promise<void> {
-    const { zfs, pool, locks, machine } = this.#keeper;
+    const { zfs, pool, machine } = this.#keeper;
     const target = `${pool}/${job.name}`;
-    await locks.holding([lockOf.volume(job.name)], async () => {
+    await holding(this.#keeper, [lockOf.ids, lockOf.volume(job.name)], async () => {
+      const taken = await findVolumeName(zfs, pool, job.id);
+      if (taken !== undefined)
+        throw new ZvolError('ALREADY_EXISTS', `the volume "${taken}" has the id ${job.id} by now`);
       await zfs.change('zfs', 'rename', dataset, target);
       await machine.awaitDevice(deviceOf(this.#keeper, target), true);
       throwIfCalledOff(signal);
@@ -172,12 +177,12 @@ export class Filling {
 
   /** What has come about is not undone since it could not be told: watchers see it with the next thing they are told of it. */
   async #tellMade({ id, name, target }: ImportJob): Promise<void> {
-    const { hub, locks } = this.#keeper;
+    const { hub } = this.#keeper;
     if (!hub.isWatched) return;
     try {
       // So that nobody is told of its end first.
       const lock = target === 'template' ? lockOf.templates : lockOf.volume(name);
-      await locks.holding([lock], async () => {
+      await holding(this.#keeper, [lock], async () => {
         const { templates, volumes } = await inventory(this.#keeper);
         const template = target === 'template' ? templates.find((each) => each.id === id) : undefined;
         const volume = target === 'volume' ? volumes.find((each) => each.id === id) : undefined;

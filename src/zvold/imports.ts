@@ -1,16 +1,18 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Asked } from './asked.ts';
 import type { Command } from './command.ts';
 import { Content } from './content.ts';
 import { discard, discardAll } from './discard.ts';
+import { cancelled, cutOff, failed, Left } from './ends.ts';
 import { wordsOf, ZvolError } from './errors.ts';
 import { isOfExport } from './export.ts';
 import { Filling, type Task } from './filling.ts';
 import { ownFolder } from './inventory.ts';
 import { hasEnded, type ImportJob } from './jobs.ts';
 import { isSuspended, Suspended, type Kept } from './kept.ts';
-import { inventory, type Keeper } from './keeper.ts';
+import { inventory, requirePool, type Keeper } from './keeper.ts';
 import type { Zvol } from './model.ts';
 import { alignSize } from './names.ts';
 import { allowedPath, allowedUrl, checkSource, type Policy } from './policy.ts';
@@ -37,12 +39,18 @@ export interface ImportsOptions {
 
 interface Running {
   readonly controller: AbortController;
-  readonly ended: Promise<void>;
+  /** Gives what of it is still there, in words; empty if nothing is that should not. */
+  readonly ended: Promise<string>;
   /** A later daemon can go on with it. */
   readonly outlives: boolean;
 }
 
 type Work = (task: Task) => Promise<void>;
+
+/** Milliseconds after which it is looked whether an import that does not end hangs on its pool. */
+const hangPause = 1_000;
+
+const leftBy = (error: unknown): string => (error instanceof Left ? error.left : '');
 
 /** Takes disks in: each import fills a zvol of its own, which becomes a template or a volume at the end, or goes. */
 export class Imports {
@@ -201,7 +209,11 @@ export class Imports {
     return this.get(job.id);
   }
 
-  /** Ends an import, and waits until what it made is gone. @returns false if it had ended */
+  /**
+   * Ends an import, and waits until what it made is gone.
+   * @returns false if it had ended. @throws ZvolError `FAILED_PRECONDITION` if it is cancelled, and something of it stays; `UNAVAILABLE`
+   *   if it hangs on the pool, and ends when that is back
+   */
   async cancel(id: string): Promise<boolean> {
     if (!this.#records.find(id) && this.#asked.callOff(id)) return true;
     const job = this.get(id);
@@ -213,8 +225,24 @@ export class Imports {
       return true;
     }
     running.controller.abort(cancelled(''));
-    await running.ended;
-    return this.get(id).state === 'cancelled';
+    const left = await this.#endOf(id, running);
+    if (this.get(id).state !== 'cancelled') return false;
+    if (left !== '') throw new ZvolError('FAILED_PRECONDITION', `the import ${id} is cancelled, but ${left}`);
+    return true;
+  }
+
+  async #endOf(id: string, { ended }: Running): Promise<string> {
+    for (;;) {
+      const left = await Promise.race([ended, delay(hangPause, undefined, { ref: false })]);
+      if (left !== undefined) return left;
+      await requirePool(this.#keeper).catch((error: unknown) => {
+        throw new ZvolError(
+          'UNAVAILABLE',
+          `the import ${id} ends as soon as it can: ${wordsOf(error)}`,
+          error,
+        );
+      });
+    }
   }
 
   /** Ends all of them, for the end of the daemon; downloads are left to the next one. */
@@ -255,7 +283,7 @@ export class Imports {
   }
 
   /** Never fails itself: what went wrong is the import's. */
-  async #run(job: ImportJob, signal: AbortSignal, work: Work, never: () => Promise<void>): Promise<void> {
+  async #run(job: ImportJob, signal: AbortSignal, work: Work, never: () => Promise<void>): Promise<string> {
     let begun = false;
     try {
       const leave = await this.#turns.take(signal);
@@ -272,20 +300,14 @@ export class Imports {
         leave();
       }
       this.#records.settle(this.get(job.id), { state: 'completed' });
+      return '';
     } catch (error) {
-      if (isSuspended(signal)) return;
-      if (!begun) await never().catch((left: unknown) => this.#options.report?.(wordsOf(left)));
+      if (isSuspended(signal)) return '';
+      const left = begun ? leftBy(error) : await never().then(() => '', wordsOf);
+      if (!begun && left !== '') this.#options.report?.(left);
       const reason: unknown = signal.aborted ? signal.reason : error;
-      this.#records.settle(this.get(job.id), failed(outOfSpace(reason) ?? reason));
+      this.#records.settle(this.get(job.id), failed(outOfSpace(reason) ?? reason, left));
+      return left;
     }
   }
-}
-
-const cancelled = (why: string): ZvolError => new ZvolError('CANCELLED', why);
-const cutOff = (why: string): ZvolError => new ZvolError('ABORTED', why);
-
-/** How an import ended that did not come to its end. */
-function failed(error: unknown): Partial<ImportJob> {
-  const code = error instanceof ZvolError ? error.code : 'INTERNAL';
-  return { state: code === 'CANCELLED' ? 'cancelled' : 'failed', error: wordsOf(error), code };
 }

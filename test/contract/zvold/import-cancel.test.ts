@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { truncate, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ZvolError } from '../../../src/zvold/errors.ts';
 import { ImportScene, MiB, wanted } from './import-scene.ts';
 import type { ZvoldHouse } from './support.ts';
 
@@ -71,6 +72,45 @@ describe('an import is cancelled, and leaves nothing,', () => {
     await expect.poll(() => house.imports.get('mine').done, { interval: 1 }).toBeGreaterThan(0);
     expect(house.imports.get('mine')).toMatchObject({ state: 'writing', total: 4096 * MiB });
     expect(await house.imports.cancel('mine')).toBe(true);
+    await house.expectNothingLeft();
+  });
+
+  it('which is said where something stays', async () => {
+    await writeFile(scene.path('disk.raw'), randomBytes(MiB));
+    const { cancelled } = cancelAt('zfs snapshot');
+    const cancel = house.fake.before;
+    house.fake.before = (argv) => {
+      if (argv[1] === 'destroy') throw new ZvolError('INTERNAL', 'something is wrong');
+      return cancel(argv);
+    };
+    await house.imports.start(wanted({ id: 'mine' }), scene.path('disk.raw'));
+    await expect(cancelled).rejects.toMatchObject({
+      code: 'FAILED_PRECONDITION',
+      message: expect.stringMatching(
+        /^the import mine is cancelled, but tank\/\.zvold\/mine could not/,
+      ) as string,
+    });
+    expect(house.imports.get('mine')).toMatchObject({
+      state: 'cancelled',
+      error: expect.stringMatching(/^tank\/\.zvold\/mine could not be taken away/) as string,
+    });
+  });
+
+  it('when its pool is back, if it hangs on that', async () => {
+    await writeFile(scene.path('disk.raw'), randomBytes(MiB));
+    let goOn = (): void => undefined;
+    house.fake.before = (argv) =>
+      argv.join(' ').startsWith('zfs snapshot') ? new Promise((resolve) => (goOn = resolve)) : undefined;
+    await house.imports.start(wanted({ id: 'mine' }), scene.path('disk.raw'));
+    await expect.poll(() => house.fake.calls.some((words) => words.startsWith('zfs snapshot'))).toBe(true);
+    house.fake.state = 'SUSPENDED';
+    await expect(house.imports.cancel('mine')).rejects.toMatchObject({
+      code: 'UNAVAILABLE',
+      message: expect.stringMatching(/^the import mine ends as soon as it can: .* is SUSPENDED/) as string,
+    });
+    house.fake.state = 'ONLINE';
+    goOn();
+    expect(await house.ended('mine')).toMatchObject({ state: 'cancelled' });
     await house.expectNothingLeft();
   });
 

@@ -1,6 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { inventory } from '../../../src/zvold/keeper.ts';
+import { createSnapshot } from '../../../src/zvold/snapshots.ts';
+import { createTemplate } from '../../../src/zvold/templates.ts';
+import { createVolume } from '../../../src/zvold/volumes.ts';
 import { ImportScene, KiB, sample, sampleSum, wanted } from './import-scene.ts';
 import { recovered, type ZvoldHouse } from './support.ts';
 
@@ -102,6 +105,29 @@ describe('raw content of a file', () => {
     expect((await house.ended(id)).error).toContain('more than the 16384 that were asked for');
     await house.expectNothingLeft();
   });
+});
+
+it.each(['volume', 'template'] as const)('an import ends in no second %s of one id', async (target) => {
+  await writeFile(scene.path('disk.raw'), sample);
+  let goOn = (): void => undefined;
+  const reached = new Promise<void>((resolve) => {
+    house.fake.before = (argv) => {
+      if (!argv.includes('-V')) return undefined;
+      house.fake.before = () => undefined;
+      resolve();
+      return new Promise((done) => (goOn = done));
+    };
+  });
+  await house.imports.start(wanted({ id: 'mine', target }), scene.path('disk.raw'));
+  await reached;
+  const isVolume = target === 'volume';
+  const other = { name: 'other', volume: 'other', snapshot: 'first', size: 1024 * KiB, thick: false };
+  await createVolume(house.keeper, { ...other, id: isVolume ? 'mine' : '' });
+  await createSnapshot(house.keeper, 'other', 'first', '');
+  if (!isVolume) await createTemplate(house.keeper, { ...other, id: 'mine' });
+  goOn();
+  expect(await house.ended('mine')).toMatchObject({ state: 'failed', code: 'ALREADY_EXISTS' });
+  await house.expectNothingLeft('tank/other', 'tank/other@first');
 });
 
 describe('a daemon that was killed', () => {
