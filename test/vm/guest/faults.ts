@@ -6,9 +6,9 @@ import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { clientOver } from '../../../src/zvol/client.ts';
 import type { ZvoldClient } from '../../../src/zvol/api.ts';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
-import { createSnapshot } from '../../../src/zvold/snapshots.ts';
+import { createSnapshot, rollback } from '../../../src/zvold/snapshots.ts';
 import { cloneTemplate, createTemplate } from '../../../src/zvold/templates.ts';
-import { createVolume } from '../../../src/zvold/volumes.ts';
+import { createVolume, renameVolume } from '../../../src/zvold/volumes.ts';
 import { faultedPool, fullPool, suspendedPool } from './pool-faults.ts';
 import { folder, keeperOf, MiB, must, names, refusal, run, runParts, scratchPool } from './scratch-pool.ts';
 import { slowWatcher } from './slow-watcher.ts';
@@ -75,6 +75,48 @@ async function killedDaemon(): Promise<void> {
   rmSync(file);
 }
 
+/** A process that does something and stays; gives what ends it. */
+async function staying(program: string, ...args: readonly string[]): Promise<() => Promise<void>> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  return async () => {
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  };
+}
+
+/** A volume that a program has open is neither deleted nor taken back nor named anew. */
+async function openVolume(): Promise<void> {
+  const remove = scratchPool('open', folder, 128 * MiB);
+  try {
+    const keeper = keeperOf('open');
+    const { path } = await createVolume(keeper, { name: 'data', size: 8 * MiB, thick: false, id: '' });
+    await createSnapshot(keeper, 'data', 'kept', '');
+    const close = await staying('sh', '-c', `exec 3<${path}; echo ready; exec sleep 1000`);
+    for (const work of [
+      () => deleteVolume(keeper, 'data'),
+      () => rollback(keeper, 'data', 'kept', false),
+      () => renameVolume(keeper, 'data', 'other'),
+    ]) {
+      const { code, message } = await refusal(work());
+      must(code === 'FAILED_PRECONDITION' && message.includes('open in '), `open in a process: ${message}`);
+    }
+    const { code } = await refusal(createVolume(keeper, { name: 'data', size: MiB, thick: false, id: '' }));
+    must(code === 'ALREADY_EXISTS', `there is one of that name: ${code}`);
+    must(
+      run('zfs', 'list', '-H', '-o', 'name', '-t', 'snapshot').includes('open/data@kept'),
+      'its snapshot is there',
+    );
+    await close();
+    await rollback(keeper, 'data', 'kept', false);
+    await deleteVolume(keeper, 'data');
+    must((await names(keeper)) === '', 'it is gone');
+  } finally {
+    remove();
+  }
+}
+
 /** What a volume is used for, which keeps it from being deleted; nothing of it goes before that is found. */
 async function usedVolumes(): Promise<void> {
   const remove = scratchPool('used', folder, 256 * MiB);
@@ -98,14 +140,9 @@ async function usedVolumes(): Promise<void> {
     run('mkfs.ext4', '-q', '-F', path);
     // Mounted where no other process sees it.
     const script = `mount ${path} /mnt && echo ready && exec sleep 1000`;
-    const hidden = spawn('unshare', ['--mount', 'sh', '-c', script], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    await once(hidden.stdout, 'data');
+    const unmount = await staying('unshare', '--mount', 'sh', '-c', script);
     await refused('mounted at /mnt as sleep');
-    const gone = once(hidden, 'exit');
-    hidden.kill('SIGKILL');
-    await gone;
+    await unmount();
     await createTemplate(keeper, { name: 'base', volume: 'data', snapshot: 'kept', id: '' });
     await cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' });
     await refused('"copy" was cloned from its snapshot "kept"; its snapshot "kept" is the template "base"');
@@ -124,5 +161,6 @@ const parts = {
   'a pool whose disk is gone is said to be so, and is there again when that is back': faultedPool,
   'a watcher that is too slow is told to begin anew, and then has all that there is': slowWatcher,
   'a volume that is used in whatever way is not deleted': usedVolumes,
+  'a volume that is open is not touched': openVolume,
 } as const;
 process.exit(await runParts(Object.entries(parts)));

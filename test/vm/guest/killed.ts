@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { runCommand, type Command } from '../../../src/zvold/command.ts';
 import { deleteVolume } from '../../../src/zvold/deletion.ts';
+import { Exports } from '../../../src/zvold/export.ts';
 import { Imports } from '../../../src/zvold/imports.ts';
 import { ownFolder } from '../../../src/zvold/inventory.ts';
 import { hasEnded } from '../../../src/zvold/jobs.ts';
@@ -30,12 +31,15 @@ const changes = /^(create|clone|snapshot|set|inherit|rename|destroy|rollback|hol
 interface Daemon {
   readonly keeper: Keeper;
   readonly imports: Imports;
+  readonly exports: Exports;
 }
 
 function daemon(command: Command): Daemon {
   const keeper = newKeeper(pool, command, thisMachine);
   const policy = { folders: [folder], allowLocalAddresses: false, largest: 2 ** 30 };
-  return { keeper, imports: new Imports(keeper, { command, policy, folder: `${folder}/state`, atOnce: 2 }) };
+  const place = { command, folder: `${folder}/state` };
+  const imports = new Imports(keeper, { ...place, policy, atOnce: 2 });
+  return { keeper, imports, exports: new Exports(keeper, place) };
 }
 
 /** A command that lets so many changes through, and none of what comes behind; tells when that is. */
@@ -63,6 +67,7 @@ interface Operation {
   readonly isDone: (found: Inventory, name: string) => boolean;
 }
 
+const never = new AbortController().signal;
 const volume = ({ keeper }: Daemon, name: string): Promise<unknown> =>
   createVolume(keeper, { name, size: MiB, thick: false, id: name });
 
@@ -85,6 +90,13 @@ async function template(daemon: Daemon, name: string): Promise<void> {
   await snapshotted(daemon, name);
   const wanted = { name: `${name}-t`, volume: name, snapshot: 'one', id: `${name}-t` };
   await createTemplate(daemon.keeper, wanted);
+}
+
+/** An export to its end. */
+async function exported({ exports }: Daemon, name: string, format: 'raw' | 'qcow2'): Promise<void> {
+  const { parts, close } = await exports.open({ volume: name, snapshot: '', format }, never);
+  for await (const { data } of parts) must(data.length > 0 || format === 'raw', 'its bytes come');
+  await close();
 }
 
 /** An import to its end. */
@@ -196,6 +208,13 @@ const operations: readonly Operation[] = [
     run: ({ keeper }, name) => deleteTemplate(keeper, name),
     isDone: ({ templates }, name) => !templates.some(({ id }) => id === name),
   },
+  ...(['raw', 'qcow2'] as const).map((format): Operation => ({
+    what: `export as ${format}`,
+    prepare: volume,
+    run: (daemon, name) => exported(daemon, name, format),
+    // It changes nothing that stays.
+    isDone: ({ volumes }, name) => volumes.some((each) => each.id === name && each.snapshots.length === 0),
+  })),
   {
     what: 'import a template',
     run: (daemon, name) => imported(daemon, name, 'template'),
@@ -235,7 +254,7 @@ async function step({ what, prepare, run: operate, isDone }: Operation, most: nu
   const outcome = await Promise.race([operate(daemon(command), name).then(() => 'ended' as const), died]);
   const next = daemon(runCommand);
   const reports: string[] = [];
-  await next.imports.recover((words) => void reports.push(words));
+  for (const each of [next.imports, next.exports]) await each.recover((words) => void reports.push(words));
   const job = next.imports.list(true).find(({ id }) => id === name);
   const found = await inspect(next);
   // What its journal says of an import is what is there.
