@@ -92,12 +92,15 @@ forget_unsafe() {
   now=$(cat /proc/sys/kernel/random/boot_id)
   before=$(get boot)
   [ "$before" != "$now" ] || return 0
+  last=''
+  if [ -n "$before" ]; then
+    last=$(find "$BUILD/src" -type f -newer "$BUILD/done/config" -printf '%T@\n' | sort -n | tail -n 1)
+  fi
+  if [ -n "$last" ]; then
+    find "$BUILD/src" -type f -newer "$BUILD/done/config" -newermt "@$((${last%.*} - 120))" ! -name .config -delete
+  fi
+  # Only now: what is cut off before this is forgotten again.
   put boot "$now"
-  sync -f "$BUILD"
-  [ -n "$before" ] || return 0
-  last=$(find "$BUILD/src" -type f -newer "$BUILD/done/config" -printf '%T@\n' | sort -n | tail -n 1)
-  [ -n "$last" ] || return 0
-  find "$BUILD/src" -type f -newer "$BUILD/done/config" -newermt "@$((${last%.*} - 120))" ! -name .config -delete
   sync -f "$BUILD"
 }
 

@@ -213,6 +213,17 @@ describe('make, where it was cut off', () => {
     expect(left()).toEqual(['Makefile', 'kernel/whole.o', '.config']);
   });
 
+  it('makes it again also if that was cut off itself', async () => {
+    const words = (length: number): RegExp[] => Array.from({ length }, () => /./);
+    const looks = { argv: words(7), stdout: `${ago(10)}\n` };
+    await play({}, { find: { calls: [looks, { argv: words(11), exitCode: 1 }] } });
+    await earlier('another boot\n');
+    expect(await run('make')).toMatchObject({ exitCode: 1 });
+    await play();
+    expect(await run('make')).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(left()).toEqual(['Makefile', 'kernel/whole.o', '.config']);
+  });
+
   it('has as many compilers as are asked for now', async () => {
     await play({ JOBS: 7 });
     await earlier(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'));
