@@ -74,8 +74,8 @@ source_from_git() {
   saying "fetching $SOURCE_REF from $SOURCE"
   git init -q "$BUILD/src.part"
   # Nobody is there to be asked for a password.
-  GIT_TERMINAL_PROMPT=0 GIT_SSH_COMMAND='ssh -o BatchMode=yes' git -C "$BUILD/src.part" -c http.lowSpeedLimit=1000 \
-    -c http.lowSpeedTime=120 fetch -q --depth 1 -- "$SOURCE" "$SOURCE_REF" </dev/null ||
+  GIT_TERMINAL_PROMPT=0 git -C "$BUILD/src.part" -c http.lowSpeedLimit=1000 -c http.lowSpeedTime=120 \
+    fetch -q --depth 1 -- "$SOURCE" "$SOURCE_REF" </dev/null ||
     die "git can not fetch $SOURCE_REF from $SOURCE: is there such a ref, and a network?"
   git -C "$BUILD/src.part" -c advice.detachedHead=false checkout -q FETCH_HEAD
   put source "$SOURCE $(git -C "$BUILD/src.part" rev-parse HEAD)"

@@ -70,7 +70,8 @@ export async function parseRequest(options: RequestOptions): Promise<KernelReque
 async function parseSource(text: string): Promise<Source> {
   if (text === 'debian') return { kind: 'debian' };
   refuseSecret(text);
-  const git = /^(?:git\+)?((?:https?|git|ssh|file):\/\/[^\s#]+)#(.+)$/.exec(text);
+  refuseUnreachable(text);
+  const git = /^(?:git\+)?((?:https?|git):\/\/[^\s#]+)#(.+)$/.exec(text);
   if (git?.[1] && git[2]) {
     if (!/^[A-Za-z0-9][\w./+-]*$/.test(git[2]) || git[2].includes('..'))
       throw new Failure('usage', `--source: "${git[2]}" is no name of a branch, a tag or a commit`);
@@ -101,6 +102,15 @@ function refuseSecret(text: string): void {
       hint: 'fetch it on this host, and name the folder or the tarball',
     },
   );
+}
+
+/** The place of a build has neither the keys nor the files of this host. */
+function refuseUnreachable(text: string): void {
+  if (!/^(git\+)?(ssh|file):\/\/|^\w+@[\w.-]+:/.test(text)) return;
+  const what = text.includes('file:') ? 'does not see the files of this host' : 'has no key of yours';
+  throw new Failure('usage', `--source: the place of the build ${what}, and so can not fetch ${text}`, {
+    hint: 'clone it on this host (git clone --depth 1 --branch REF ADDRESS), and name the folder',
+  });
 }
 
 async function parseConfig(text: string): Promise<Config> {

@@ -40,7 +40,7 @@ describe('a request for a kernel', () => {
   });
 
   it('lets a name stand in an address that needs one', async () => {
-    const [url, ref] = ['ssh://git@a.example/x', 'v1@2'];
+    const [url, ref] = ['git://git@a.example/x', 'v1@2'];
     await expect(parseRequest({ source: `${url}#v1` })).resolves.toMatchObject({ source: { url } });
     await expect(parseRequest({ source: `https://a.example/x@y.tar.xz` })).resolves.toMatchObject({
       source: { kind: 'url' },
@@ -62,6 +62,9 @@ describe('a request for a kernel', () => {
     ['an address with a password', { source: 'https://me:secret@a.example/x#v1' }, /would be told/],
     ['an address with a token', { source: 'git+https://token@a.example/x.tar.xz' }, /would be told/],
     ['a password behind another protocol', { source: 'ssh://me:secret@a.example/x#v1' }, /would be told/],
+    ["an address that wants the user's keys", { source: 'ssh://git@a.example/x#v1' }, /no key of yours/],
+    ['the same as ssh has it', { source: 'git@a.example:linux.git#v1' }, /no key of yours/],
+    ['an address of this host', { source: 'git+file:///srv/linux#v1' }, /not see the files of this host/],
     ['a configuration that is none', { config: 'allyes' }, /--config/],
     ['a short checksum', { sha256: 'abc' }, /--sha256/],
     ["a checksum for Debian's source", { sha256: 'a'.repeat(64) }, /--sha256 is for a tarball/],
