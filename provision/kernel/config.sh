@@ -69,6 +69,20 @@ find_lost() {
   lost=${lost#; }
 }
 
+# Distributions name files of theirs in their configurations; make would miss them only where it comes to certs/.
+check_keys() {
+  for name in SYSTEM_TRUSTED_KEYS SYSTEM_REVOCATION_KEYS SYSTEM_BLACKLIST_HASH_LIST; do
+    file=$(sed -n "s/^CONFIG_$name=\"\(.*\)\"\$/\1/p" "$BUILD/src/.config")
+    case $file in
+      # The second one make makes itself.
+      '' | certs/signing_key.*) continue ;;
+      /*) key=$file ;;
+      *) key=$BUILD/src/$file ;;
+    esac
+    [ -e "$key" ] || die "CONFIG_$name names a file that this source does not have: $file"
+  done
+}
+
 compile_measure() { gcc -O2 -o "$BUILD/cost" "$BUILD/src/usr/gen_init_cpio.c" >/dev/null 2>&1; }
 
 # Milliseconds of a processor for one compilation, always of the same file: what this place is worth as a compiler.
@@ -107,6 +121,7 @@ do_config() {
   kernel_make olddefconfig || die 'make olddefconfig failed'
   find_lost "$BUILD/options.asked"
   [ -z "$lost" ] || die "options did not survive olddefconfig: $lost"
+  check_keys
   # Of its own, those that were not asked for otherwise.
   awk 'NR == FNR { asked[$1] = 1; next } !($1 in asked)' "$BUILD/options.asked" "$BUILD/options.own" >"$BUILD/options.rest"
   find_lost "$BUILD/options.rest"

@@ -120,7 +120,7 @@ fetch_zfs() {
   fi
   unpack_zfs
   for file in META configure; do
-    [ -f "$BUILD/zfs/$file" ] || die "this is not the source of a release of OpenZFS: it has no $file"
+    [ -f "$BUILD/zfs/$file" ] || die "this is not the source of a release of OpenZFS, it has no $file: $ZFS_NAME"
   done
   put zfs-version "$(sed -n 's/^Version: *//p' "$BUILD/zfs/META")"
   most=$(sed -n 's/^Linux-Maximum: *//p' "$BUILD/zfs/META")
@@ -136,7 +136,7 @@ unpack_zfs() {
   rm -rf "$BUILD/zfs" "$BUILD/fetch"
   if [ "$ZFS" = archive ]; then
     put zfs-sha256 "$(checksum_of "$BUILD/in/zfs.tar")"
-    unpack_archive "$BUILD/in/zfs.tar" "$BUILD/zfs" 'the source of OpenZFS'
+    unpack_archive "$BUILD/in/zfs.tar" "$BUILD/zfs" "$ZFS_NAME"
   else
     put zfs-sha256 "$(checksum_of "$BUILD/in/zfs.deb")"
     mkdir -p "$BUILD/fetch"

@@ -36,7 +36,7 @@ export async function takeAway(ctx: Context, builder: Builder, failed: Failed): 
     hint: [
       ...hint
         .split('\n')
-        .filter((line) => line !== '' && !builder.afterwards.includes(line))
+        .filter((line) => line !== '' && ![...builder.afterwards, builder.anew].includes(line))
         .map((line) => line.replace(/[,;]? (and|then) go on with --resume.*$| --resume$/, '')),
       `the build is deleted, and its log kept: ${kept}`,
       'the same command without --resume begins anew',

@@ -37,8 +37,10 @@ export interface Builder {
   readonly grown?: (work: number) => Promise<void>;
   /** Takes the place away with all that is in it. */
   remove(): Promise<void>;
-  /** Lines that say how to look at what is left of a build that failed, and how to get rid of it. */
+  /** Lines that say how to go on with what is left of a build that failed, look at it, and get rid of it. */
   readonly afterwards: readonly string[];
+  /** How it is begun anew, with other files: in the place of the first of those. */
+  readonly anew: string;
 }
 
 /** What kernel-build.sh is told behind the phase: a build that goes on may be given other jobs than it began with. */

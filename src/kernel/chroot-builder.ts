@@ -67,6 +67,7 @@ export async function chrootBuilder(
       `look at it: ${printable(['ls', paths.work])}`,
       `get rid of it: ${printable(['rm', '-rf', paths.folder])}`,
     ],
+    anew: 'begin anew: the same command without --resume',
   };
 }
 

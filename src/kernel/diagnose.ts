@@ -10,6 +10,8 @@ interface Cause {
   readonly message?: string;
   readonly reason?: FailureReason;
   readonly hint: string;
+  /** What mends it is another file of this host than the build was begun with, so that it can't go on. */
+  readonly anew?: boolean;
 }
 
 /** What a build's own words tell of its cause; the first that matches is shown. */
@@ -39,22 +41,36 @@ const causes: readonly Cause[] = [
   {
     words: /did not survive olddefconfig|a fragment has a line/,
     hint: 'correct the fragment, or add the options that it depends on to it',
+    anew: true,
   },
   {
-    words: /^the checksum|archive is damaged/,
-    hint: 'fetch the file again, or correct --sha256',
+    words: /names a file that this source does not have/,
+    hint: 'keys and lists of a distribution are its own: set the option to "" in a fragment',
+    anew: true,
+  },
+  {
+    words: /^the archive is damaged.*: \//,
+    hint: 'fetch the file again',
+    anew: true,
+  },
+  {
+    words: /^the checksum|^the archive is damaged/,
+    hint: 'have it fetched once more, or correct the address or --sha256',
   },
   {
     words: /CONFIG_MODULES is not set/,
     hint: 'set it in the configuration or a fragment, or leave OpenZFS out: --zfs none',
+    anew: true,
   },
   {
     words: /not the source of a release of OpenZFS/,
     hint: 'name the tarball of a release (zfs-2.3.4.tar.gz): a checkout has no configure in it',
+    anew: true,
   },
   {
     words: /not the source of a kernel/,
     hint: 'name the tarball or the top folder of a kernel: it has Makefile and Kconfig in it',
+    anew: true,
   },
 ];
 
@@ -62,10 +78,15 @@ const causes: readonly Cause[] = [
 export interface Place {
   readonly log: string;
   readonly afterwards: readonly string[];
+  readonly anew: string;
 }
 
 /** A phase whose end is unknown: the place was lost, or the time ran out. What is left of it is told as well. */
-export function explainLoss(phase: Phase, error: unknown, { log, afterwards }: Place): unknown {
+export function explainLoss(
+  phase: Phase,
+  error: unknown,
+  { log, afterwards }: Pick<Place, 'log' | 'afterwards'>,
+): unknown {
   if (!(error instanceof Failure)) return error;
   const { reason, message, hint, data, detail } = error;
   return new Failure(reason, `the build ended in the phase ${phase}: ${message}`, {
@@ -93,13 +114,14 @@ export function explainPhase(
   phase: Phase,
   exitCode: number,
   told: string | undefined,
-  { log, afterwards }: Place,
+  { log, afterwards, anew }: Place,
 ): Failure {
   const end = lastLines(linesOf(phase, readIfExists(log) ?? ''), 30);
   const cause = causes.find(({ words, inLog }) => words.test(told ?? '') || (inLog && words.test(end)));
   const what = told ?? `the phase ${phase} ended with exit code ${exitCode}`;
   const message = cause?.message === undefined ? what : `${what}: ${cause.message}`;
-  const hints = [...(cause ? [cause.hint] : []), ...afterwards];
+  const onwards = cause?.anew ? [anew, ...afterwards.slice(1)] : afterwards;
+  const hints = [...(cause ? [cause.hint] : []), ...onwards];
   return new Failure(cause?.reason ?? 'process', message, {
     detail: `${end}\n\nthe whole log: ${log}`,
     hint: hints.join('\n'),

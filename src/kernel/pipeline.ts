@@ -94,7 +94,7 @@ async function runPhase(
     if (seen) show(seen.text, seen.fraction);
     else if (phase === 'zfs' && /^(checking|configure:|  CC )/.test(line)) show(line.trim());
   };
-  const place = { log, afterwards: builder.afterwards };
+  const place = { log, afterwards: builder.afterwards, anew: builder.anew };
   const exitCode = await builder
     .run(phase, { onLine, deadline: deadline.left(), signal: ctx.signal })
     .catch((error: unknown) => {

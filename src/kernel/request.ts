@@ -198,6 +198,10 @@ export function describeSource(source: Source): string {
   }
 }
 
+export function describeZfs(zfs: Zfs): string {
+  return zfs.kind === 'archive' ? zfs.path : zfs.kind;
+}
+
 export function describeConfig(config: Config): string {
   return config.kind === 'named' ? config.name : config.path;
 }

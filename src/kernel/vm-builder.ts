@@ -87,6 +87,7 @@ export async function vmBuilder(
       `look at it: zfsdev shell ${name} (after zfsdev start ${name}, if it does not run), then cd /build`,
       `get rid of it: zfsdev delete --force ${name}`,
     ],
+    anew: `begin anew: zfsdev delete --force ${name}, then the same command without --resume`,
   };
 }
 

@@ -6,7 +6,7 @@ import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { findPackageRoot } from '../host/package-root.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
-import { describeConfig, describeSource, type KernelRequest } from './request.ts';
+import { describeConfig, describeSource, describeZfs, type KernelRequest } from './request.ts';
 
 const GB = 10 ** 9;
 
@@ -96,6 +96,7 @@ function settings(request: KernelRequest, inMachine: boolean): string {
     GUEST: guest ? 'yes' : 'no',
     LOCALVERSION: localversion,
     ZFS: zfs.kind,
+    ZFS_NAME: describeZfs(zfs),
     JOBS: jobs,
     NEEDED_KIB: Math.ceil(Math.min(neededSpace(request), 11 * GiB) / 1024),
     BUILD_TIME: buildTime,

@@ -39,6 +39,7 @@ function place(fetch: (target: string) => Promise<void>): Builder {
     used: never,
     remove: never,
     afterwards: ['go on: the same command with --resume'],
+    anew: 'begin anew',
   };
 }
 

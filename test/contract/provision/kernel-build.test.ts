@@ -29,6 +29,7 @@ const settings = {
   GUEST: 'no',
   LOCALVERSION: '-test',
   ZFS: 'none',
+  ZFS_NAME: 'none',
   JOBS: 1,
   NEEDED_KIB: 1,
   BUILD_TIME: 'then',
@@ -346,8 +347,37 @@ describe('a phase that can not be done', () => {
   it('for OpenZFS that is none is refused before anything is compiled', async () => {
     await archive('in/source.tar', tree);
     await archive('in/zfs.tar', { 'README.md': '' });
-    await play({ ZFS: 'archive' });
-    await refused('source', /^! this is not the source of a release of OpenZFS: it has no META$/m);
+    await play({ ZFS: 'archive', ZFS_NAME: '/there/zfs.tar' });
+    await refused(
+      'source',
+      /^! this is not the source of a release of OpenZFS, it has no META: \/there\/zfs\.tar$/m,
+    );
+  });
+
+  it('for OpenZFS that was cut off names its file', async () => {
+    await archive('in/source.tar', tree);
+    await put({ 'in/zfs.tar': 'half of it' });
+    await play({ ZFS: 'archive', ZFS_NAME: '/there/zfs.tar' });
+    await refused('source', /^! the archive is damaged, or not all of it is there: \/there\/zfs\.tar$/m);
+  });
+
+  it.each([
+    ['SYSTEM_TRUSTED_KEYS', 'debian/certs/debian-uefi-certs.pem'],
+    ['SYSTEM_REVOCATION_KEYS', '/nowhere/revoked.pem'],
+  ])("for a distribution's own configuration names the file that only it has: %s", async (name, file) => {
+    await put({ 'src/Kconfig': '', 'in/config': `CONFIG_LOCALVERSION="-test"\nCONFIG_${name}="${file}"\n` });
+    await play({ CONFIG: 'file' });
+    const words = `! CONFIG_${name} names a file that this source does not have: ${file}\n`;
+    expect(await refused('config', /^! CONFIG_/m)).toContain(words);
+  });
+
+  it('takes a configuration whose keys are there, or are none, or are made by make', async () => {
+    const options = ['SYSTEM_TRUSTED_KEYS="certs/mine.pem"', 'SYSTEM_REVOCATION_KEYS=""'];
+    const made = 'SYSTEM_BLACKLIST_HASH_LIST="certs/signing_key.x509"';
+    const lines = ['LOCALVERSION="-test"', ...options, made].map((line) => `CONFIG_${line}\n`);
+    await put({ 'src/Kconfig': '', 'src/certs/mine.pem': '', 'in/config': lines.join('') });
+    await play({ CONFIG: 'file' });
+    expect(await run('config')).toMatchObject({ exitCode: 0, stderr: '' });
   });
 
   it('for OpenZFS without modules is refused before anything is compiled', async () => {

@@ -17,7 +17,8 @@ afterAll(() => rm(folder, { recursive: true }));
 
 async function explain(lines: readonly string[], told?: string): Promise<Failure> {
   await writeFile(log, `${lines.join('\n')}\n`);
-  return explainPhase('make', 2, told, { log, afterwards: ['go on: --resume'] });
+  const place = { afterwards: ['go on: --resume', 'get rid of it'], anew: 'begin anew' };
+  return explainPhase('make', 2, told, { log, ...place });
 }
 
 describe('a phase that failed', () => {
@@ -26,7 +27,7 @@ describe('a phase that failed', () => {
     const { detail, hint, message } = await explain(lines, 'the kernel does not compile');
     expect(message).toBe('the kernel does not compile');
     expect(detail).toBe(`${lines.slice(70).join('\n')}\n\nthe whole log: ${log}`);
-    expect(hint).toBe('go on: --resume');
+    expect(hint).toBe('go on: --resume\nget rid of it');
   });
 
   it.each<[string, string, string | undefined, RegExp, string]>([
@@ -34,7 +35,13 @@ describe('a phase that failed', () => {
     ['no memory', 'gcc: fatal error: Killed signal terminated program cc1', undefined, /--jobs/, 'process'],
     ['a network that is gone', 'E: 404', 'the package x can not be fetched: is', /network/, 'process'],
     ['a wrong checksum', 'words', 'the checksum of x is wrong: a', /--sha256/, 'process'],
-    ['a cut tarball', 'tar: EOF', 'the archive is damaged, or not all', /--sha256/, 'process'],
+    [
+      'a cut tarball',
+      'tar: EOF',
+      'the archive is damaged, or not all of it is there: http://x',
+      /--sha256/,
+      'process',
+    ],
     [
       'a source that is none',
       '',
@@ -44,15 +51,34 @@ describe('a phase that failed', () => {
     ],
     ['a lost option', '', 'options did not survive olddefconfig: X', /fragment/, 'process'],
     ['no modules', '', 'OpenZFS is a module: CONFIG_MODULES is not set', /--zfs none/, 'process'],
-    ['no OpenZFS', '', 'this is not the source of a release of OpenZFS: it', /release/, 'process'],
+    ['no OpenZFS', '', 'this is not the source of a release of OpenZFS, it', /release/, 'process'],
+    [
+      'a key that is not there',
+      '',
+      'CONFIG_X names a file that this source does not have: y',
+      /fragment/,
+      'process',
+    ],
   ])('for %s says what to do', async (_, line, told, hint, reason) => {
     const failure = await explain(['one', line], told);
     expect(failure.hint?.split('\n')[0]).toMatch(hint);
     expect(failure.reason).toBe(reason);
   });
 
+  it.each([
+    'the archive is damaged, or not all of it is there: /srv/linux.tar.xz',
+    'a fragment has a line that is no option: OTHER=y',
+    'CONFIG_SYSTEM_TRUSTED_KEYS names a file that this source does not have: debian/certs.pem',
+    'OpenZFS is a module, and this kernel takes none: CONFIG_MODULES is not set',
+    'this is not the source of a release of OpenZFS, it has no META: /srv/zfs.tar.gz',
+    'this is not the source of a kernel, it has no Kconfig: /srv/linux',
+  ])('does not go on where another file mends it: %s', async (told) => {
+    expect((await explain([], told)).hint?.split('\n').slice(1)).toEqual(['begin anew', 'get rid of it']);
+  });
+
   it('takes no name of a file that is compiled for a cause', async () => {
     const lines = ['  CC      lib/checksum.o', '  CC      net/fragment.o', 'error: expected ;'];
-    expect((await explain(lines, 'the kernel does not compile')).hint).toBe('go on: --resume');
+    const { hint } = await explain(lines, 'the kernel does not compile');
+    expect(hint).toBe('go on: --resume\nget rid of it');
   });
 });

@@ -37,6 +37,7 @@ function builder(play: (phase: Phase, options: PhaseOptions) => Promise<number>)
     used: never,
     remove: never,
     afterwards: ['go on: the same command with --resume'],
+    anew: 'begin anew',
   };
 }
 
