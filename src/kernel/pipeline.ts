@@ -5,7 +5,7 @@ import { duration } from '../ui/progress.ts';
 import { phases, type Builder, type Phase } from './builder.ts';
 import { explainLoss, explainPhase, headingOf } from './diagnose.ts';
 import { appendLog } from './log.ts';
-import { estimateMake, makeMeter } from './progress.ts';
+import { estimateMake, makeMeter, roughly } from './progress.ts';
 
 /** Milliseconds between two words on how far a phase is: a make has hundreds of lines a second. */
 const showEvery = 500;
@@ -61,7 +61,7 @@ function tellTime(ctx: Context, facts: Facts, { deadline, zfs }: PipelineOptions
   const { objects, milliseconds } = estimateMake(fact('options'), fact('cost'), fact('jobs'));
   if (milliseconds === undefined) return;
   const later = zfs ? ', and OpenZFS afterwards may take as long again' : '';
-  const text = `about ${objects} objects are to be compiled, which takes about ${duration(milliseconds)} here${later}`;
+  const text = `about ${objects} objects are to be compiled, which takes about ${roughly(milliseconds)} here${later}`;
   if (milliseconds * (zfs ? 2 : 1) < deadline.left())
     return ctx.emit({ type: 'notice', level: 'info', text });
   const longer = `${text}, longer than --timeout lets it: a build that is cut off goes on with --resume`;

@@ -32,6 +32,20 @@ export function estimateMake(options: number, cost: number, jobs: number): Estim
   return { objects, milliseconds };
 }
 
+/** A span of time that is an estimate, for people: no more exact than it can be. */
+export function roughly(milliseconds: number): string {
+  const minutes = milliseconds / 60_000;
+  if (minutes < 1) return 'a minute';
+  if (minutes < 10) return `${Math.ceil(minutes)} min`;
+  if (minutes < 90) return `${Math.round(minutes / 5) * 5} min`;
+  return `${Math.round(minutes / 30) / 2} hours`;
+}
+
+/** @param rate objects a second. */
+function speed(rate: number): string {
+  return rate < 1 ? `${(rate * 60).toFixed(0)}/min` : `${rate.toFixed(rate < 10 ? 1 : 0)}/s`;
+}
+
 /** How far a make is, from its own lines. The number of all objects is an estimate, and told as one. */
 export interface Meter {
   /** Takes a line, and gives what to show if that changed. */
@@ -53,7 +67,7 @@ export function makeMeter(options: number, now: () => number = () => performance
       const seconds = Math.max(0.001, (now() - begun) / 1000);
       const rate = done / seconds;
       const total = Math.max(estimate, done);
-      const text = `${done} of about ${total} objects, ${rate.toFixed(rate < 10 ? 1 : 0)}/s`;
+      const text = `${done} of about ${total} objects, ${speed(rate)}`;
       return { text, fraction: Math.min(0.99, done / total) };
     },
   };

@@ -93,12 +93,12 @@ export function notice(level: 'info' | 'warning', text: string, paint: Paint): s
   return level === 'warning' ? `${paint('weak', 'warning:')} ${text}` : text;
 }
 
-/** A span of time for people: `0.8 s`, `24 s`, `3 min 12 s`. */
+/** A span of time for people: `0.8 s`, `24 s`, `3 min 12 s`, `142 min 24 s`. */
 export function duration(milliseconds: number): string {
-  const whole = milliseconds / 1000;
-  if (whole < 10) return `${whole.toFixed(1)} s`;
-  if (whole < 60) return `${Math.round(whole)} s`;
-  return `${Math.floor(whole / 60)} min ${Math.round(whole % 60)} s`;
+  const exact = milliseconds / 1000;
+  if (exact < 10) return `${exact.toFixed(1)} s`;
+  const whole = Math.round(exact);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 function seconds(start: number): number {

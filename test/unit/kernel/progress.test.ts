@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { estimateMake, makeMeter } from '../../../src/kernel/progress.ts';
+import { estimateMake, makeMeter, roughly } from '../../../src/kernel/progress.ts';
 
 it('counts the objects of a make, and tells their rate', () => {
   let now = 0;
@@ -12,6 +12,23 @@ it('counts the objects of a make, and tells their rate', () => {
   expect(meter.take('  CC [M]  fs/ext4/super.o')).toMatchObject({
     text: expect.stringMatching(/^2 of about \d+ objects, 2\.0\/s$/) as string,
   });
+});
+
+it('tells the rate of a slow one by the minute', () => {
+  let now = 0;
+  const meter = makeMeter(100, () => now);
+  now = 5_000;
+  expect(meter.take('  CC      init/main.o')?.text).toMatch(/ objects, 12\/min$/);
+});
+
+it.each([
+  [20_000, 'a minute'],
+  [3.2 * 60_000, '4 min'],
+  [33 * 60_000, '35 min'],
+  [142.4 * 60_000, '2.5 hours'],
+  [600 * 60_000, '10 hours'],
+])('tells an estimate of %i ms no more exactly than it is', (milliseconds, text) => {
+  expect(roughly(milliseconds)).toBe(text);
 });
 
 it('never tells of more objects than there are, nor of being done', () => {
