@@ -17,6 +17,7 @@ import { chrootBuilder, removeAll } from './chroot-builder.ts';
 import { machineName, vmBuilder } from './vm-builder.ts';
 import { runPhases, type Facts } from './pipeline.ts';
 import { buildId, type KernelRequest } from './request.ts';
+import type { HostResources } from './scale.ts';
 import { checkSource } from './workfiles.ts';
 
 export interface KernelBuildOptions {
@@ -36,6 +37,8 @@ export interface KernelBuildOptions {
   readonly mirror?: string | undefined;
   /** What runs the machine, if that was chosen. */
   readonly driver?: string | undefined;
+  /** What this host has for a machine, where that is not to be looked up. */
+  readonly host?: HostResources | undefined;
   readonly deadline: Deadline;
   readonly tell?: ((line: string) => void) | undefined;
 }

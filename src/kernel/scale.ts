@@ -36,8 +36,11 @@ export function scaledTo(host: HostResources, asked: { cpus: number; memory: Byt
     );
   }
   const notices = [];
-  if (cpus < asked.cpus)
-    notices.push(`this host has ${cpus} processors: the machine gets those instead of ${asked.cpus}`);
+  if (cpus < asked.cpus) {
+    const has =
+      cpus === 1 ? '1 processor: the machine gets that' : `${cpus} processors: the machine gets those`;
+    notices.push(`this host has ${has} instead of ${asked.cpus}`);
+  }
   if (memory < asked.memory)
     notices.push(
       `this host has not the memory free: the machine gets ${formatBytes(memory)} instead of ${formatBytes(asked.memory)}`,

@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { availableParallelism, freemem, totalmem } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { PassThrough, Readable } from 'node:stream';
@@ -10,6 +10,7 @@ import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import { deadlineIn, longestTimer } from '../host/deadline.ts';
 import { actualSize, exists, makePrivateFolder } from '../host/files.ts';
+import { freeMemory } from '../host/memory.ts';
 import type { BuildPaths } from '../host/paths.ts';
 import { chooseAccelerator } from '../qemu/accelerator.ts';
 import { hostArchitecture } from '../qemu/binary.ts';
@@ -23,7 +24,7 @@ import { outOfTime, wordsFor, type Builder, type Phase, type PhaseOptions } from
 import { watchGuest } from './guest-watch.ts';
 import { appendLog } from './log.ts';
 import type { KernelRequest } from './request.ts';
-import { scaledTo } from './scale.ts';
+import { scaledTo, type HostResources } from './scale.ts';
 import { layOutWork } from './workfiles.ts';
 
 export interface MachineOptions {
@@ -33,6 +34,8 @@ export interface MachineOptions {
   readonly driver?: string | undefined;
   /** Jobs were asked for, and are not simply the host's processors. */
   readonly jobsAsked: boolean;
+  /** What this host has, where that is not to be looked up. */
+  readonly host?: HostResources | undefined;
 }
 
 const bootDeadline = 20 * 60_000;
@@ -55,7 +58,7 @@ export async function vmBuilder(
   const paths = ctx.paths.build(id);
   const name = machineName(id);
   const present = await inspect(ctx, name);
-  const spec = present?.instance?.spec ?? (await specFor(ctx, name, options.driver));
+  const spec = present?.instance?.spec ?? (await specFor(ctx, name, options));
   await tellOfEmulation(ctx, spec);
   const deadline = () => deadlineIn(bootDeadline);
   const how = { deadline, overcommit: options.overcommit, cold: true };
@@ -97,18 +100,16 @@ export function machineName(id: string): InstanceName {
 }
 
 /** The template, scaled down to what this host has, which is said. @throws Failure `unsupported` for too little memory */
-async function specFor(ctx: Context, name: InstanceName, driver: string | undefined): Promise<Spec> {
+async function specFor(
+  ctx: Context,
+  name: InstanceName,
+  { driver, host = { cpus: availableParallelism(), freeMemory: freeMemory() } }: MachineOptions,
+): Promise<Spec> {
   const chosen = driver === undefined ? { name } : { name, driver };
   const asked = await resolveSpec('kernel-build', chosen);
-  const host = { cpus: availableParallelism(), freeMemory: availableMemory() };
   const { cpus, memory, notices } = scaledTo(host, asked);
   for (const text of notices) ctx.emit({ type: 'notice', level: 'info', text });
   return resolveSpec('kernel-build', { ...chosen, cpus, memory: exactBytes(memory) });
-}
-
-/** Bytes. What macOS calls free is what nothing was ever read into; half of the memory is a fair guess there. */
-function availableMemory(): number {
-  return process.platform === 'darwin' ? totalmem() / 2 : freemem();
 }
 
 async function tellOfEmulation(ctx: Context, spec: Spec): Promise<void> {

@@ -1,7 +1,10 @@
-import { readdir, writeFile } from 'node:fs/promises';
+import { spawnSync } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { shell, temporaryHome, type Shell } from '../../support/zfsdev.ts';
+import { call } from '../../support/call.ts';
+import { program, shell, temporaryHome, type Shell } from '../../support/zfsdev.ts';
 
 let zfsdev: Shell;
 let remove: () => Promise<void>;
@@ -43,6 +46,28 @@ it('says what it would do, and does nothing', async () => {
   expect(stderr).toMatch(/would build a kernel from Debian's linux-source with tinyconfig/);
   expect(exitCode).toBe(0);
   expect(await readdir(zfsdev.home)).toEqual([]);
+});
+
+it('counts the processors that it may use, and says that the machine gets no more', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'zfsdev-kernel-'));
+  try {
+    for (const name of ['bin', 'linux', 'home']) await mkdir(join(folder, name));
+    await writeFile(join(folder, 'bin/zstd'), '#!/bin/sh\n');
+    await chmod(join(folder, 'bin/zstd'), 0o755);
+    const own = /^Cpus_allowed_list:\s*(\d+)/m.exec(await readFile('/proc/self/status', 'utf8'))?.[1] ?? '';
+    const options = ['--source', 'linux', '--config', 'tinyconfig', '--zfs', 'none', '--output', 'out'];
+    const taskset = call('sh', '-c', 'command -v taskset').trim();
+    const words = ['-c', own, process.execPath, program, 'build-kernel', ...options];
+    // There is no QEMU on this PATH: it goes no further than that.
+    const env = { PATH: join(folder, 'bin'), ZFSDEV_HOME: join(folder, 'home'), NO_COLOR: '1' };
+    const { status, stderr } = spawnSync(taskset, words, { cwd: folder, encoding: 'utf8', env });
+    expect(stderr).toMatch(/^this host has 1 processor: the machine gets that instead of 4$/m);
+    expect(stderr).toMatch(/qemu-system-\w+ is not installed/);
+    expect(status).toBe(5);
+    expect(await readdir(join(folder, 'home', 'builds'))).toEqual([]);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 });
 
 it('refuses a kernel that is no archive, or not there', async () => {

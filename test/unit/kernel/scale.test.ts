@@ -19,6 +19,12 @@ describe('a build machine', () => {
     ]);
   });
 
+  it('has the one processor that there is', () => {
+    const { cpus, notices } = scaledTo({ cpus: 1, freeMemory: 32 * GiB }, asked);
+    expect(cpus).toBe(1);
+    expect(notices).toEqual(['this host has 1 processor: the machine gets that instead of 4']);
+  });
+
   it.each([0, GiB, 1.5 * GiB - MiB])(
     'is refused on a host with %i bytes free, with the other builder',
     (freeMemory) => {
