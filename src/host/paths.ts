@@ -66,6 +66,8 @@ export interface BuildPaths {
   /** The most that it can take, and what it has. */
   readonly claim: string;
   readonly log: string;
+  /** There once the archive is packed: from then on it may lie where it is wanted. */
+  readonly packed: string;
 }
 
 /** Every file name inside the folder of a kernel that was taken in. */
@@ -187,6 +189,7 @@ function buildPaths(folder: string): BuildPaths {
     state: join(folder, 'state.json'),
     claim: join(folder, 'claim.json'),
     log: join(folder, 'build.log'),
+    packed: join(folder, 'packed'),
   };
 }
 

@@ -4,7 +4,7 @@ import { step } from '../core/events.ts';
 import { withUndo } from '../core/undo.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
-import { exists, makePrivateFolder } from '../host/files.ts';
+import { exists, makePrivateFolder, writeFileAtomically } from '../host/files.ts';
 import { lock } from '../host/lock.ts';
 import { requireZstd } from '../image/kernel-archive.ts';
 import { buildLock } from '../vm/build-claims.ts';
@@ -135,7 +135,8 @@ async function settleEarlier(
     });
   }
   if (present) {
-    const text = 'an earlier build of this kernel was cut off; beginning anew (--resume goes on instead)';
+    const text =
+      'there is an earlier build of this kernel; beginning anew (--resume goes on with it instead)';
     ctx.emit({ type: 'notice', level: 'info', text });
   }
   if (exists(paths.folder)) await removeAll(ctx, paths.folder);
@@ -159,14 +160,16 @@ async function work(
   request: KernelRequest,
   options: KernelBuildOptions,
 ): Promise<KernelResult> {
-  const { log } = ctx.paths.build(id);
+  const { log, packed } = ctx.paths.build(id);
   try {
-    const { deadline, tell, output, resume } = options;
-    // A build that goes on may have brought its archive out before; then it is that which lies there.
+    const { deadline, tell, output } = options;
+    // What lies there may be its own archive, which an earlier call brought out.
     const onRelease = (release: string): void =>
-      resume ? undefined : checkNames(output, release, builder.afterwards);
+      exists(packed) ? undefined : checkNames(output, release, builder.afterwards);
     const zfs = request.zfs.kind !== 'none';
     const facts = await runPhases(ctx, builder, { log, deadline, tell, zfs, onRelease });
+    // Where even this finds no room, the only harm is that its own archive would be taken for another one.
+    await writeFileAtomically(packed, '').catch(() => undefined);
     const delivered = await step(ctx.emit, 'copy', 'Bringing the archive out', () =>
       deliver(ctx, builder, facts, output, log),
     );

@@ -81,6 +81,14 @@ async function build(
   });
 }
 
+/** Brings the archive of a build that was kept out again, to another folder; and has the build go. */
+async function bringOut(folder: string): Promise<void> {
+  const before = output;
+  output = folder;
+  await build({ resume: true });
+  output = before;
+}
+
 async function failure(building: Promise<unknown>): Promise<Failure> {
   const error = await building.then(
     () => undefined,
@@ -124,8 +132,21 @@ describe('a build', () => {
     expect(reason).toBe('already-exists');
     expect(hint).toMatch(/--overwrite/);
     expect((await calls()).at(-1)).toBe('config');
+    // No sooner if it goes on.
+    expect((await failure(build({ resume: true }))).reason).toBe('already-exists');
+    expect(await calls()).not.toContainEqual(expect.stringContaining('make'));
     await build({ resume: true }, true);
     expect(await readFile(join(output, 'kernel-1.tar.zst'), 'utf8')).not.toBe('mine');
+  });
+
+  it('that was kept gives its archive once more, also where that lies already', async () => {
+    await build({ keep: true });
+    await build({ keep: true, resume: true });
+    expect((await readdir(output)).sort()).toEqual(['kernel-1.log', 'kernel-1.tar.zst']);
+    const other = at('other');
+    await bringOut(other);
+    expect(await places()).toEqual([]);
+    expect((await readdir(other)).sort()).toEqual(['kernel-1.log', 'kernel-1.tar.zst']);
   });
 });
 
@@ -135,8 +156,29 @@ describe('a build that fails', () => {
     const { hint, detail } = await failure(build());
     const [place = ''] = await places();
     const folder = join(ctx.paths.builds, place);
+    expect(hint).toMatch(/^go on: the same command with --resume$/m);
     expect(hint).toContain(`rm -rf '${folder}'`);
     expect(detail).toContain(`the whole log: ${join(folder, 'build.log')}`);
+  });
+
+  it('for a file that has to be mended is begun anew, and says so', async () => {
+    await fails('config', '! options did not survive olddefconfig: CONFIG_A');
+    const fragment = at('fragment');
+    await writeFile(fragment, 'CONFIG_A=y\n');
+    const { hint } = await failure(build({ fragment: [fragment] }));
+    expect(hint).toMatch(/^correct the fragment, .*\nbegin anew: the same command without --resume\n/);
+    expect(hint).not.toMatch(/^go on/m);
+    await writeFile(fragment, 'CONFIG_B=y\n');
+    await mend('config');
+    await build({ fragment: [fragment] });
+    const gone = await failure(
+      fails('config', '! options did not survive olddefconfig: CONFIG_A').then(() =>
+        build({ deleteAlways: true }, true),
+      ),
+    );
+    expect(gone.hint).toMatch(
+      /^correct the fragment, .*\nthe build is deleted, .*\nthe same command without --resume/,
+    );
   });
 
   it('is taken away if that was asked for, all but its log, and nothing is told of what is gone', async () => {
