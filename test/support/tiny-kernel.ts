@@ -37,9 +37,12 @@ $(image): $(objects)
 	echo 0 T start >System.map
 modules:
 	:
+modules_install: folder = $(INSTALL_MOD_PATH)/lib/modules/$(shell cat include/config/kernel.release)
 modules_install:
-	mkdir -p $(INSTALL_MOD_PATH)/lib/modules/$$(cat include/config/kernel.release)/kernel
-	echo module >$(INSTALL_MOD_PATH)/lib/modules/$$(cat include/config/kernel.release)/kernel/tiny.txt
+	mkdir -p $(folder)/kernel
+	echo module >$(folder)/kernel/tiny.txt
+	: >$(folder)/modules.order
+	: >$(folder)/modules.builtin
 mrproper:
 	rm -rf .config include/config $(objects)
 `;
@@ -104,6 +107,7 @@ export async function tinyKernel(folder: string, options: TinyKernelOptions = {}
     'scripts/kconfig/olddefconfig': olddefconfig,
     'scripts/misfortunes': misfortunes,
     'usr/gen_init_cpio.c': initCpio,
+    'include/linux/tiny.h': '#define TINY 1\n',
     'kernel/one.c': 'int one(void) { return 1; }\n',
     'kernel/two.c': 'int two(void) { return 2; }\n',
     'kernel/three.c': third,
