@@ -12,11 +12,18 @@ mount --rbind /dev "$root/dev"
 # Not everywhere may a namespace have a proc of its own; then the host's does.
 mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"
 mount --bind "$build" "$root/build"
-export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
-if [ "$ccache" != - ]; then
-  mount --bind "$ccache" "$root/ccache"
-  export CCACHE_DIR=/ccache
-fi
 # What downloads asks for names where this host does.
 cat /etc/resolv.conf >"$root/etc/resolv.conf" 2>/dev/null || true
-exec chroot "$root" sh /build/provision/kernel-build.sh "$@"
+set -- chroot "$root" sh /build/provision/kernel-build.sh "$@"
+if [ "$ccache" != - ]; then
+  mount --bind "$ccache" "$root/ccache"
+  set -- CCACHE_DIR=/ccache "$@"
+fi
+# Who builds kernels has variables that a kernel's make heeds (CROSS_COMPILE, KBUILD_OUTPUT, LLVM ...), and folders that are not
+# in there (TMPDIR). All that a build needs of them is the way to a network.
+for name in http_proxy https_proxy no_proxy all_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY; do
+  eval "value=\${$name-}"
+  # shellcheck disable=SC2154
+  [ -z "$value" ] || set -- "$name=$value" "$@"
+done
+exec env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"
