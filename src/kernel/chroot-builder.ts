@@ -49,7 +49,8 @@ export async function chrootBuilder(
       undo.add('the place', () => removeAll(ctx, paths.folder));
       await step(ctx.emit, 'disk', 'Making the place to build in', async () => {
         await unpackToolchain(ctx, tools, paths.root);
-        await layOutWork(ctx, paths.work, request, false);
+        const needed = options.overcommit ? 0 : neededSpace(request);
+        await layOutWork(ctx, paths.work, request, { inMachine: false, needed });
       });
     });
   }

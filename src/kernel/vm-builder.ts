@@ -25,7 +25,7 @@ import { watchGuest } from './guest-watch.ts';
 import { appendLog } from './log.ts';
 import type { KernelRequest } from './request.ts';
 import { scaledTo, type HostResources } from './scale.ts';
-import { layOutWork } from './workfiles.ts';
+import { layOutWork, neededSpace } from './workfiles.ts';
 
 export interface MachineOptions {
   readonly overcommit: boolean;
@@ -134,7 +134,8 @@ async function layOut(
   { jobsAsked }: MachineOptions,
 ): Promise<void> {
   await makePrivateFolder(paths.work);
-  await layOutWork(ctx, paths.work, jobsAsked ? request : { ...request, jobs: spec.cpus }, true);
+  const given = jobsAsked ? request : { ...request, jobs: spec.cpus };
+  await layOutWork(ctx, paths.work, given, { inMachine: true, needed: neededSpace(request) });
   const channel = await channelTo(ctx, name);
   await channel.copyIn([`${paths.work}/.`], '/build', ctx.signal);
   await rm(paths.work, { recursive: true });

@@ -1,7 +1,6 @@
 import { constants } from 'node:fs';
 import { chmod, copyFile, cp, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { GiB } from '../core/bytes.ts';
 import { Failure, messageOf } from '../core/errors.ts';
 import type { Context } from '../host/context.ts';
 import { findPackageRoot } from '../host/package-root.ts';
@@ -30,23 +29,30 @@ export async function checkSource({ source, sha256 }: KernelRequest, signal: Abo
   });
 }
 
+/** Where what is laid out will be used. */
+export interface WorkPlace {
+  /** The tools are installed first, and what is deleted is given back to the host. */
+  readonly inMachine: boolean;
+  /** The bytes that have to be free there, to begin with; none are asked for where the user said that it may fail. */
+  readonly needed: number;
+}
+
 /**
- * Lays out what a builder is handed in a folder: settings.sh, in/ and provision/. In a machine the tools are installed first,
- * and what is deleted is given back to the host.
+ * Lays out what a builder is handed in a folder: settings.sh, in/ and provision/.
  * @throws Failure `files`, `process`, `interrupted`
  */
 export async function layOutWork(
   ctx: Context,
   folder: string,
   request: KernelRequest,
-  inMachine: boolean,
+  place: WorkPlace,
 ): Promise<void> {
   const inputs = join(folder, 'in');
   try {
     await mkdir(join(inputs, 'fragments'), { recursive: true });
     await layOutProvision(join(folder, 'provision'));
     await layOutFiles(inputs, request);
-    await writeFile(join(folder, 'settings.sh'), settings(request, inMachine));
+    await writeFile(join(folder, 'settings.sh'), settings(request, place));
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure('files', `what a build needs can't be laid out in ${folder}: ${messageOf(error)}`, {
@@ -84,7 +90,7 @@ async function layOutFiles(inputs: string, { source, config, fragments, zfs }: K
     await copy(path, `fragments/${String(index).padStart(3, '0')}`);
 }
 
-function settings(request: KernelRequest, inMachine: boolean): string {
+function settings(request: KernelRequest, { inMachine, needed }: WorkPlace): string {
   const { source, config, zfs, guest, localversion, jobs, sha256 } = request;
   const values: Record<string, string | number> = {
     SOURCE_KIND: source.kind === 'folder' ? 'archive' : source.kind,
@@ -98,7 +104,7 @@ function settings(request: KernelRequest, inMachine: boolean): string {
     ZFS: zfs.kind,
     ZFS_NAME: describeZfs(zfs),
     JOBS: jobs,
-    NEEDED_KIB: Math.ceil(Math.min(neededSpace(request), 11 * GiB) / 1024),
+    NEEDED_KIB: Math.ceil(needed / 1024),
     BUILD_TIME: buildTime,
     TRIM: inMachine ? 'yes' : 'no',
     TOOLS: inMachine ? 'install' : 'there',

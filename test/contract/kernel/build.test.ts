@@ -114,6 +114,13 @@ describe('a build', () => {
     expect(await places()).toEqual([]);
   });
 
+  it('has no room asked for by its phases, where it goes on whatever the worst case is', async () => {
+    await build({ keep: true });
+    const [place = ''] = await places();
+    const settings = await readFile(join(ctx.paths.build(place).work, 'settings.sh'), 'utf8');
+    expect(settings).toContain("NEEDED_KIB='0'\n");
+  });
+
   it('tells where its archive is, if only its place could not be taken away', async () => {
     const emit = (event: ZfsdevEvent): void => {
       if (event.type === 'step-started' && event.step === 'delete') throw new Failure('files', 'it is busy');
