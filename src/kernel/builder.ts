@@ -25,6 +25,8 @@ export interface PhaseOptions {
 export interface Builder {
   /** How the place is told to the user. */
   readonly title: string;
+  /** Its processors are emulated. */
+  readonly emulated?: boolean;
   /** Runs one phase and gives its exit code. @throws Failure if the place is lost, `deadline`, `interrupted` */
   run(phase: Phase, options: PhaseOptions): Promise<number>;
   /** Copies a file of the place's out/ to this path of the host. */

@@ -50,15 +50,20 @@ export async function runPhases(ctx: Context, builder: Builder, options: Pipelin
     await step(ctx.emit, phase, title, (progress) => runPhase(ctx, builder, phase, facts, options, progress));
     if (phase !== 'config') continue;
     options.onRelease?.(facts.get('release') ?? '');
-    tellTime(ctx, facts, options);
+    tellTime(ctx, builder, facts, options);
   }
   return facts;
 }
 
 /** Before the long part begins: how long it may be, and whether it will be let be that long. */
-function tellTime(ctx: Context, facts: Facts, { deadline, zfs }: PipelineOptions): void {
+function tellTime(
+  ctx: Context,
+  { emulated }: Builder,
+  facts: Facts,
+  { deadline, zfs }: PipelineOptions,
+): void {
   const fact = (name: string): number => Number(facts.get(name) ?? 0);
-  const { objects, milliseconds } = estimateMake(fact('options'), fact('cost'), fact('jobs'));
+  const { objects, milliseconds } = estimateMake(fact('options'), fact('cost'), fact('jobs'), emulated);
   if (milliseconds === undefined) return;
   const later = zfs ? ', and OpenZFS afterwards may take as long again' : '';
   const text = `about ${objects} objects are to be compiled, which takes about ${roughly(milliseconds)} here${later}`;

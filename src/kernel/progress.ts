@@ -8,11 +8,17 @@ const objectsPerOption = 1.75;
 export const objectLine = /^ {2}(CC|AS)(?: \[M\])? +\S+\.o$/;
 
 /**
- * What an object takes of a processor's time against gen_init_cpio.c, which the pipeline compiles for a measure. From a single
- * build of that tinyconfig on a busy host: 710 s, against 0.125 s. `npm run bench -- kernel` tells what both numbers are on
- * another host.
+ * What an object takes of a processor's time against gen_init_cpio.c, which the pipeline compiles and links for a measure. From a
+ * single build of that tinyconfig on a busy host: 710 s, against 0.125 s. `npm run bench -- kernel` tells what both numbers are
+ * on another host.
  */
 export const costOfObject = 3.9;
+
+/**
+ * The same for an emulated processor, on which what is over soon takes longest, as each program is translated while it starts.
+ * From a single build in a machine of two such processors: 6626 s, against 1.68 s.
+ */
+const costOfEmulatedObject = 2.7;
 
 /** How many objects a configuration makes, and how long that takes: an estimate, to be told as one. */
 export interface Estimate {
@@ -25,10 +31,12 @@ export interface Estimate {
  * @param options how many options of the configuration are set.
  * @param cost milliseconds of a processor for the file that is compiled for a measure; 0 if it could not be.
  * @param jobs compilers at once.
+ * @param emulated whether the processor is emulated.
  */
-export function estimateMake(options: number, cost: number, jobs: number): Estimate {
+export function estimateMake(options: number, cost: number, jobs: number, emulated = false): Estimate {
   const objects = Math.max(1, Math.round(options * objectsPerOption));
-  const milliseconds = cost > 0 && jobs > 0 ? (objects * cost * costOfObject) / jobs : undefined;
+  const each = cost * (emulated ? costOfEmulatedObject : costOfObject);
+  const milliseconds = cost > 0 && jobs > 0 ? (objects * each) / jobs : undefined;
   return { objects, milliseconds };
 }
 

@@ -59,7 +59,7 @@ export async function vmBuilder(
   const name = machineName(id);
   const present = await inspect(ctx, name);
   const spec = present?.instance?.spec ?? (await specFor(ctx, name, options));
-  await tellOfEmulation(ctx, spec);
+  const emulated = await isEmulated(ctx, spec);
   const deadline = () => deadlineIn(bootDeadline);
   const how = { deadline, overcommit: options.overcommit, cold: true };
   await withUndo(async (undo) => {
@@ -78,6 +78,7 @@ export async function vmBuilder(
   };
   return {
     title: `the machine ${name}`,
+    emulated,
     run: (phase, how) => watched(used, () => run(ctx, name, paths, phase, jobs, how)),
     fetch: async (file, target) => {
       await (await channelTo(ctx, name)).copyOut([`/build/out/${file}`], target, ctx.signal);
@@ -112,17 +113,19 @@ async function specFor(
   return resolveSpec('kernel-build', { ...chosen, cpus, memory: exactBytes(memory) });
 }
 
-async function tellOfEmulation(ctx: Context, spec: Spec): Promise<void> {
+/** Whether its processors are, which is said as well. */
+async function isEmulated(ctx: Context, spec: Spec): Promise<boolean> {
   // There Lima runs it with vz, which is never emulated.
-  if (process.platform === 'darwin' && driverName(ctx, spec) === 'lima') return;
+  if (process.platform === 'darwin' && driverName(ctx, spec) === 'lima') return false;
   const { accelerator } = await chooseAccelerator(ctx, {
     architecture: hostArchitecture(),
     choice: spec.accelerator,
   });
-  if (accelerator !== 'tcg') return;
+  if (accelerator !== 'tcg') return false;
   const instead = process.platform === 'linux' ? '; --builder chroot builds on this host itself instead' : '';
   const text = `no hardware acceleration works here: in an emulated machine a build takes 10 to 20 times as long${instead}`;
   ctx.emit({ type: 'notice', level: 'warning', text });
+  return true;
 }
 
 async function layOut(

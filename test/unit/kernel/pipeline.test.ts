@@ -108,6 +108,22 @@ it.each([
   expect(told[0]?.endsWith(`here${words}`)).toBe(true);
 });
 
+it('tells another time for a place whose processors are emulated', async () => {
+  const place = builder((phase, { onLine }) => {
+    if (phase === 'preflight') onLine('@ jobs 2');
+    if (phase === 'config') ['@ cost 2000', '@ options 800'].forEach(onLine);
+    return Promise.resolve(0);
+  });
+  await run(place);
+  await run({ ...place, emulated: true });
+  const [real, emulated, ...more] = ctx.events.flatMap((event) =>
+    event.type === 'notice' ? [event.text] : [],
+  );
+  expect(emulated).toMatch(/^about 1400 objects/);
+  expect(emulated).not.toBe(real);
+  expect(more).toEqual([]);
+});
+
 it('tells of a place that was lost where the log is, and how to go on', async () => {
   const lost = new Failure('guest', 'the machine has given no sign of life for half an hour', {
     hint: 'zfsdev restart --force it',

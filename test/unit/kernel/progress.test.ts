@@ -44,6 +44,13 @@ it('tells how long a make may be from what a processor is worth, and how many th
   expect(one.objects).toBeGreaterThan(1000);
   expect(two.milliseconds).toBe((one.milliseconds ?? 0) / 2);
   expect(estimateMake(1000, 400, 2).milliseconds).toBe(one.milliseconds);
+  expect(estimateMake(1000, 200, 1, true).milliseconds).toBeLessThan(one.milliseconds ?? 0);
+});
+
+it('is right about the emulated build that it was measured at, but for a tenth', () => {
+  // It took 3363 s.
+  const { milliseconds = 0 } = estimateMake(833, 1680, 2, true);
+  expect(Math.abs(milliseconds / 3_363_000 - 1)).toBeLessThan(0.1);
 });
 
 it('tells no time where none was measured', () => {
