@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandLineFigures } from './command-line.ts';
-import { kernelFigures } from './kernel.ts';
+import { cloudKernelFigures, kernelFigures } from './kernel.ts';
 import { machineFigures } from './machine.ts';
 import { reclaimFigures } from './reclaim.ts';
 import {
@@ -19,7 +19,7 @@ import { zvoldFigures } from './zvold.ts';
 
 // Usage: npm run bench [-- --quick | PART...]   writes bench/results.json and prints it as Markdown tables.
 // Figures of parts that were not measured stay as they are. --quick is command-line alone, which needs no virtual machine;
-// without words all but kernel are measured. ZFSDEV_HOME is never touched; ZFSDEV_BENCH_HOME keeps built images.
+// without words all but the kernels' are measured. ZFSDEV_HOME is never touched; ZFSDEV_BENCH_HOME keeps built images.
 
 const measures = {
   'command-line': commandLineFigures,
@@ -29,12 +29,13 @@ const measures = {
   snapshot: snapshotFigures,
   zvold: zvoldFigures,
   kernel: kernelFigures,
+  'kernel-cloud': cloudKernelFigures,
 } as const satisfies Readonly<Record<string, (home: string) => Promise<Figure[]>>>;
 type Part = keyof typeof measures;
 
 const all = Object.keys(measures) as Part[];
-/** It compiles kernels, which takes half an hour or more. */
-const onlyIfNamed: readonly Part[] = ['kernel'];
+/** They compile kernels, which takes an hour or more. */
+const onlyIfNamed: readonly Part[] = ['kernel', 'kernel-cloud'];
 
 function chosen(words: readonly string[]): readonly Part[] {
   if (words.length === 0) return all.filter((part) => !onlyIfNamed.includes(part));
