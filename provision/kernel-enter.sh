@@ -17,7 +17,8 @@ cat /etc/resolv.conf >"$root/etc/resolv.conf" 2>/dev/null || true
 set -- chroot "$root" sh /build/provision/kernel-build.sh "$@"
 if [ "$ccache" != - ]; then
   mount --bind "$ccache" "$root/ccache"
-  set -- CCACHE_DIR=/ccache "$@"
+  # What a compilation depends on is known from the compiler itself: to ask the preprocessor first takes a third longer.
+  set -- CCACHE_DIR=/ccache CCACHE_DEPEND=1 "$@"
 fi
 # Who builds kernels has variables that a kernel's make heeds (CROSS_COMPILE, KBUILD_OUTPUT, LLVM ...), and folders that are not
 # in there (TMPDIR). All that a build needs of them is the way to a network.
