@@ -45,7 +45,10 @@ it("leaves the user's variables outside, but for the way to a network", async ()
 
 it("has the compiler's cache where there is one", async () => {
   const cache = house.at('cache');
-  await play({ CCACHE_DIR: '/ccache', CCACHE_DEPEND: '1' }, { argv: ['--bind', cache, house.at('root/ccache')] });
+  await play(
+    { CCACHE_DIR: '/ccache', CCACHE_DEPEND: '1' },
+    { argv: ['--bind', cache, house.at('root/ccache')] },
+  );
   expect(await enter(cache, { CCACHE_DIR: '/mine' })).toEqual({ exitCode: 0, stdout: '', stderr: '' });
   expect((await house.calls()).at(-1)).toMatch(/^chroot /);
 });
