@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fileServer, type FileServer } from '../fakes/file-server.ts';
-import { call } from '../support/call.ts';
 import { generatedClient, type Answer, type GeneratedClient } from '../support/generated-client.ts';
 import { ownHome, removeAll } from '../support/home.ts';
 import { scriptInGuest } from '../support/in-guest.ts';
+import { toQcow2 } from '../support/qemu-img.ts';
 import type { Begun } from '../support/zfsdev.ts';
 
 const zfsdev = ownHome();
@@ -32,17 +32,7 @@ const sumOf = (volume: string, bytes = 16 * MiB): Promise<string> =>
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'zfsdev-mvirt-'));
   await writeFile(join(folder, 'disk.raw'), content);
-  call(
-    'qemu-img',
-    'convert',
-    '-f',
-    'raw',
-    '-O',
-    'qcow2',
-    '-c',
-    join(folder, 'disk.raw'),
-    join(folder, 'disk.qcow2'),
-  );
+  toQcow2(join(folder, 'disk.raw'), join(folder, 'disk.qcow2'), '-c');
   server = await fileServer({ content: await readFile(join(folder, 'disk.qcow2')) });
   address = server.url.replace('127.0.0.1', '10.0.2.2');
   const up = await zfsdev('up', 'zfs-test', '--name', name);

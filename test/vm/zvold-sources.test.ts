@@ -10,6 +10,7 @@ import { ownHome, removeAll } from '../support/home.ts';
 import { scriptInGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
 import { header } from '../support/qcow2.ts';
+import { toQcow2 } from '../support/qemu-img.ts';
 
 const zfsdev = ownHome();
 const name = 'sources';
@@ -57,7 +58,7 @@ afterAll(async () => {
 const at = (file: string): string => join(folder, file);
 
 function convert(file: string, ...options: readonly string[]): void {
-  call('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', ...options, at('disk.raw'), at(file));
+  toQcow2(at('disk.raw'), at(file), ...options);
 }
 
 /** A server of the host with the files, and trouble. */

@@ -7,6 +7,7 @@ import { call } from '../support/call.ts';
 import { ownHome, removeAll } from '../support/home.ts';
 import { scriptInGuest } from '../support/in-guest.ts';
 import { refused } from '../support/outcome.ts';
+import { toQcow2 } from '../support/qemu-img.ts';
 
 const zfsdev = ownHome();
 const name = 'vols';
@@ -98,17 +99,7 @@ describe('volumes of a machine, driven from the host', () => {
 
   it('are imported from a qcow2 of this host, and exported to one again', async () => {
     await writeFile(join(folder, 'disk.raw'), content);
-    call(
-      'qemu-img',
-      'convert',
-      '-f',
-      'raw',
-      '-O',
-      'qcow2',
-      '-c',
-      join(folder, 'disk.raw'),
-      join(folder, 'disk.qcow2'),
-    );
+    toQcow2(join(folder, 'disk.raw'), join(folder, 'disk.qcow2'), '-c');
     const { import: made } = await json('import', 'start', name, 'imported', join(folder, 'disk.qcow2'));
     expect(made).toMatchObject({ state: 'IMPORT_STATE_COMPLETED', template: { sizeBytes: content.length } });
     await json('template', 'clone', name, 'imported', 'disk');

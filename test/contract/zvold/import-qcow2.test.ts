@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ZvolError } from '../../../src/zvold/errors.ts';
 import { call } from '../../support/call.ts';
+import { toQcow2 } from '../../support/qemu-img.ts';
 import { ImportScene, sample, wanted } from './import-scene.ts';
 import { convertToFile, type ZvoldHouse } from './support.ts';
 
@@ -19,7 +20,7 @@ describe('a qcow2', () => {
 
   beforeEach(async () => {
     await writeFile(path('content.raw'), sample);
-    call('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', '-c', path('content.raw'), path('disk.qcow2'));
+    toQcow2(path('content.raw'), path('disk.qcow2'), '-c');
     house.convert = (argv, options) => {
       options.onOutput?.('    (50.00/100%)\r');
       return convertToFile(argv, options);

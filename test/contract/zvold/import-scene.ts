@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import type { ImportRequest } from '../../../src/zvold/request.ts';
-import { call } from '../../support/call.ts';
+import { toQcow2 } from '../../support/qemu-img.ts';
 import { ZvoldHouse } from './support.ts';
 
 export const KiB = 1024;
@@ -56,8 +56,7 @@ export class ImportScene {
   /** Makes disk.qcow2 with random content, by these options of qemu-img. */
   async qcow2(size = 2 * MiB, ...options: string[]): Promise<void> {
     await writeFile(this.path('disk.raw'), randomBytes(size));
-    const [from, to] = [this.path('disk.raw'), this.path('disk.qcow2')];
-    call('qemu-img', 'convert', '-O', 'qcow2', '-f', 'raw', ...options, from, to);
+    toQcow2(this.path('disk.raw'), this.path('disk.qcow2'), ...options);
   }
 
   /** A volume has the sample, and zeros behind it to its end. */
