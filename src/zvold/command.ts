@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { ZvolError } from './errors.ts';
 
 export interface CommandOptions {
@@ -18,8 +18,14 @@ export interface Ended {
   readonly stderr: string;
 }
 
+export type Argv = readonly [string, ...string[]];
+
 /** Runs a program; the tests have one that plays what they tell. */
-export type Command = (argv: readonly [string, ...string[]], options: CommandOptions) => Promise<Ended>;
+export interface Command {
+  (argv: Argv, options: CommandOptions): Promise<Ended>;
+  /** Says that this program will be called in a moment, with input: where it can, it is started already. */
+  readonly prepare?: (argv: Argv) => void;
+}
 
 /** What programs say is matched, so it has to be in one language. */
 const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
@@ -27,20 +33,29 @@ const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' }
 /** Milliseconds in which a program that was killed ends, unless it waits for a disk, which no signal reaches. */
 const killGrace = 2_000;
 
+/** Starts a program of the machine, that waits for its input if it `reads` any. */
+export function start([program, ...args]: Argv, reads: boolean): ChildProcess {
+  return spawn(program, args, { env: environment, stdio: [reads ? 'pipe' : 'ignore', 'pipe', 'pipe'] });
+}
+
 /**
  * Runs a program of the machine.
  * @throws ZvolError `DEADLINE_EXCEEDED`, `CANCELLED`, `UNAVAILABLE` if it can't be started or somebody else killed it
  */
-export const runCommand: Command = (argv, { deadline, signal, onOutput, input }) =>
-  new Promise((resolve, reject) => {
-    const [program, ...args] = argv;
+export const runCommand: Command = async (argv, options) => {
+  if (options.signal?.aborted) throw new ZvolError('CANCELLED', `${argv[0]} was not started any more`);
+  return finish(start(argv, options.input !== undefined), argv, options);
+};
+
+/** Gives a program that was just started, or waits for it, its input; and waits for its end. @throws ZvolError as `runCommand` */
+export function finish(
+  child: ChildProcess,
+  argv: Argv,
+  { deadline, signal, onOutput, input }: CommandOptions,
+): Promise<Ended> {
+  return new Promise((resolve, reject) => {
     const timer = AbortSignal.timeout(deadline);
     const either = signal ? AbortSignal.any([signal, timer]) : timer;
-    if (either.aborted) return reject(new ZvolError('CANCELLED', `${program} was not started any more`));
-    const child = spawn(program, args, {
-      env: environment,
-      stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
-    });
     const output = { stdout: '', stderr: '' };
     child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       if (onOutput) onOutput(text);
@@ -68,7 +83,7 @@ export const runCommand: Command = (argv, { deadline, signal, onOutput, input })
     either.addEventListener('abort', kill, { once: true });
     child.once('error', (error) => {
       settled();
-      reject(new ZvolError('UNAVAILABLE', `${program} can't be started: ${error.message}`, error));
+      reject(new ZvolError('UNAVAILABLE', `${argv[0]} can't be started: ${error.message}`, error));
     });
     child.once('close', (exitCode, by) => {
       settled();
@@ -76,3 +91,4 @@ export const runCommand: Command = (argv, { deadline, signal, onOutput, input })
       else resolve({ exitCode, ...output });
     });
   });
+}

@@ -48,32 +48,12 @@ export async function takeInventory(zfs: Zfs, pool: string): Promise<Inventory> 
  */
 export async function readVolume(zfs: Zfs, pool: string, name: string): Promise<Volume | undefined> {
   if (!canBeNamed(name)) return undefined;
-  const rows = await unlessMissing(zfs.ask('zfs', ...list, '-r', `${pool}/${name}`));
+  const rows = await ask(zfs, '-r', `${pool}/${name}`);
   const found = rows && sortOut(pool, rows).volumes.find((volume) => volume.name === name);
   if (!found || found.origin === '') return found;
   // The template it was cloned from is a snapshot elsewhere.
-  const [origin] = (await unlessMissing(zfs.ask('zfs', ...list, found.origin))) ?? [];
+  const [origin] = (await ask(zfs, found.origin)) ?? [];
   return { ...found, template: origin ? textOf(origin, property.template) : '' };
-}
-
-/**
- * A volume that was just made and has no snapshots, together with the snapshot it was cloned from: by one question.
- * @returns undefined if one of them is not there. @throws ZvolError `UNAVAILABLE`
- */
-export async function readFresh(
-  zfs: Zfs,
-  pool: string,
-  name: string,
-  origin: string,
-): Promise<{ readonly volume: Volume; readonly origin: Snapshot | undefined } | undefined> {
-  const dataset = `${pool}/${name}`;
-  const words = origin === '' ? [dataset] : [dataset, origin];
-  const rows = (await unlessMissing(zfs.ask('zfs', ...list, ...words))) ?? [];
-  const row = rows.find((each) => textOf(each, 'name') === dataset);
-  const from = rows.find((each) => textOf(each, 'name') === origin);
-  if (!row || (origin !== '' && !from)) return undefined;
-  const template = from ? textOf(from, property.template) : '';
-  return { volume: volumeOf(pool, zvolOf(row, []), template), origin: from && snapshotOf(from) };
 }
 
 /** The name of the volume with an id, whether a caller gave it or ZFS. @returns undefined if there is none */
@@ -93,16 +73,17 @@ export async function findVolumeName(zfs: Zfs, pool: string, id: string): Promis
   return found;
 }
 
-async function unlessMissing<T>(question: Promise<T>): Promise<T | undefined> {
+/** What is told of these datasets. @returns undefined if one of them is not there. @throws ZvolError `UNAVAILABLE` */
+export async function ask(zfs: Zfs, ...words: readonly string[]): Promise<Row[] | undefined> {
   try {
-    return await question;
+    return await zfs.ask('zfs', ...list, ...words);
   } catch (error) {
     if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
     throw error;
   }
 }
 
-function textOf(row: Row, column: Column): string {
+export function textOf(row: Row, column: Column): string {
   const field = row[placeOf.get(column) ?? -1];
   return field === undefined || field === '-' ? '' : field;
 }
@@ -174,12 +155,12 @@ function byName(a: { readonly name: string }, b: { readonly name: string }): num
   return a.name < b.name ? -1 : 1;
 }
 
-function volumeOf(pool: string, zvol: Zvol, template: string): Volume {
+export function volumeOf(pool: string, zvol: Zvol, template: string): Volume {
   const path = `/dev/zvol/${deviceName(zvol.dataset)}`;
   return { ...zvol, name: zvol.dataset.slice(pool.length + 1), path, template };
 }
 
-function snapshotOf(row: Row): Snapshot {
+export function snapshotOf(row: Row): Snapshot {
   const fullName = textOf(row, 'name');
   const template = textOf(row, property.template);
   return {
@@ -200,7 +181,7 @@ function snapshotOf(row: Row): Snapshot {
   };
 }
 
-function zvolOf(row: Row, snapshots: readonly Snapshot[]): Zvol {
+export function zvolOf(row: Row, snapshots: readonly Snapshot[]): Zvol {
   return {
     dataset: textOf(row, 'name'),
     id: idOf(row, property.volumeId),

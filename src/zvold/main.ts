@@ -3,7 +3,6 @@ import './older-node.ts';
 import { parseArgs } from 'node:util';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runCommand } from './command.ts';
 import { wordsOf } from './errors.ts';
 import { Exports } from './export.ts';
 import { Imports } from './imports.ts';
@@ -11,6 +10,7 @@ import { newKeeper } from './keeper.ts';
 import { thisMachine } from './machine.ts';
 import { Recovery } from './recovery.ts';
 import { listen, type Tcp } from './server.ts';
+import { Standby } from './standby.ts';
 
 declare const ZFSDEV_VERSION: string | undefined;
 
@@ -67,14 +67,16 @@ async function main(): Promise<void> {
   const { pool, folder } = values;
   if (pool === undefined) throw new Error('--pool NAME is missing');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const keeper = newKeeper(pool, runCommand, thisMachine);
+  const standby = new Standby();
+  const { command } = standby;
+  const keeper = newKeeper(pool, command, thisMachine);
   const policy = {
     folders: values['import-folder'],
     allowLocalAddresses: values['allow-local-addresses'],
     largest: bytesOf(values['largest-import']),
   };
-  const imports = new Imports(keeper, { command: runCommand, policy, folder, atOnce: 2, report });
-  const exports = new Exports(keeper, { command: runCommand, folder, report });
+  const imports = new Imports(keeper, { command, policy, folder, atOnce: 2, report });
+  const exports = new Exports(keeper, { command, folder, report });
   const openzfs = versionOfModule();
   const version = typeof ZFSDEV_VERSION === 'string' ? ZFSDEV_VERSION : '0.0.0';
   const daemon = { keeper, imports, exports, version, openzfs, report };
@@ -85,6 +87,7 @@ async function main(): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
       recovery.end();
+      standby.end();
       void Promise.all([listener.close(), imports.close()]).finally(() => process.exit(0));
     });
   }

@@ -6,7 +6,6 @@ import { property } from './inventory.ts';
  */
 
 const common = `
-local argv = (...)["argv"]
 local function own(dataset, name)
   local value = zfs.get_prop(dataset, name)
   if value == nil then return "" end
@@ -101,4 +100,53 @@ return gone
 /** ZFS's number of a dataset, as a program tells it: with a sign where it is large. */
 export function guidOf(told: string): string {
   return BigInt.asUintN(64, BigInt(told)).toString();
+}
+
+/** What `tellMade` returns; numbers with a sign where they are large, and the compression ratio in hundredths. */
+export type MadeOutcome =
+  | {
+      readonly outcome: 'made';
+      readonly id: string;
+      readonly guid: string;
+      readonly creation: number;
+      readonly used: number;
+      readonly referenced: number;
+      readonly volsize: number;
+      readonly volblocksize: number;
+      readonly compressratio: number;
+      readonly refreservation: number;
+      /** What it was cloned from; empty if it was not, as are the next three. */
+      readonly origin: string;
+      readonly originGuid: string;
+      readonly template: string;
+      readonly templateId: string;
+    }
+  /** There is no such volume. */
+  | { readonly outcome: 'none' };
+
+/** Tells of a volume that was just made. Word: the volume. */
+export const tellMade = `-- zvold: tell of a volume
+${common}
+local volume = argv[1]
+if not is_volume(volume) then return { outcome = "none" } end
+local told = { outcome = "made", id = own(volume, "${property.volumeId}"), guid = tostring(zfs.get_prop(volume, "guid")) }
+for _, each in ipairs({ "creation", "used", "referenced", "volsize", "volblocksize", "compressratio", "refreservation" }) do
+  told[each] = zfs.get_prop(volume, each)
+end
+local origin = own(volume, "origin")
+told.origin, told.originGuid, told.template, told.templateId = origin, "", "", ""
+if origin ~= "" then
+  told.originGuid = tostring(zfs.get_prop(origin, "guid"))
+  told.template, told.templateId = own(origin, "${property.template}"), own(origin, "${property.templateId}")
+end
+return told
+`;
+
+/** A program with its words, whatever letters they have: every byte is written as its number. */
+export function withWords(script: string, words: readonly string[]): string {
+  const quoted = words.map((word) => {
+    const bytes = [...Buffer.from(word)].map((byte) => `\\${String(byte).padStart(3, '0')}`);
+    return `"${bytes.join('')}"`;
+  });
+  return `local argv = { ${quoted.join(', ')} }\n${script}`;
 }

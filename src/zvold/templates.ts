@@ -3,8 +3,8 @@ import { ZvolError } from './errors.ts';
 import { findSnapshot, findTemplate, ownFolder, property } from './inventory.ts';
 import { deviceOf, holding, idFor, inventory, lockOf, refuseFor, withVolume, type Keeper } from './keeper.ts';
 import type { Template, Volume } from './model.ts';
-import { alignSize, checkName } from './names.ts';
-import { idTaken, madeBefore, tellOthers, whole } from './volumes.ts';
+import { alignSize, checkId, checkName } from './names.ts';
+import { idOption, idTaken, madeBefore, tellOthers, whole } from './volumes.ts';
 
 /** Makes a template of a volume's snapshot. The same request with the same id again gives the same template. */
 export async function createTemplate(
@@ -93,13 +93,14 @@ interface NewClone {
 export async function cloneTemplate(keeper: Keeper, wanted: NewClone): Promise<Volume> {
   const { name } = wanted;
   checkName('the volume', name, `${keeper.pool}/`);
-  const id = idFor(wanted.id);
-  const given = wanted.id !== '';
+  const { id } = wanted;
+  const given = id !== '';
+  if (given) checkId(id);
   // Under the lock of templates, so that the one it stands on does not go meanwhile.
   const locks = [...(given ? [lockOf.ids] : []), lockOf.templates, lockOf.volume(name)];
   let origin = '';
   const cloned = async (template: Template): Promise<Volume | undefined> => {
-    const made = await cloneOf(keeper, template, { ...wanted, id });
+    const made = await cloneOf(keeper, template, wanted);
     if (made) ({ origin } = made);
     return made;
   };
@@ -142,15 +143,16 @@ async function cloneOf(keeper: Keeper, template: Template, wanted: NewClone): Pr
   const dataset = `${pool}/${wanted.name}`;
   const { size, grown } = sizesFor(template, wanted.size);
   // In one call, so that there is never a clone of the wrong size.
-  const options = [`${property.volumeId}=${wanted.id}`, ...(grown ? [`volsize=${size}`] : [])];
+  const words = [...idOption(wanted.id), ...(grown ? ['-o', `volsize=${size}`] : [])];
+  zfs.prepareLook(pool);
   try {
-    await zfs.change('zfs', 'clone', ...options.flatMap((each) => ['-o', each]), fullName, dataset);
+    await zfs.change('zfs', 'clone', ...words, fullName, dataset);
   } catch (error) {
     if (error instanceof ZvolError && error.code === 'NOT_FOUND') return undefined;
     throw error;
   }
   const { volume, origin } = await whole(keeper, wanted.name, fullName);
-  if (origin?.guid !== guid || origin.template?.id !== template.id) {
+  if (origin?.guid !== guid || origin.templateId !== template.id) {
     await discard(keeper, dataset);
     return undefined;
   }

@@ -1,5 +1,6 @@
-import type { Command } from './command.ts';
+import type { Argv, Command } from './command.ts';
 import type { ZvolError } from './errors.ts';
+import { withWords } from './programs.ts';
 import { classify } from './words.ts';
 
 /** Milliseconds for a question about one thing, for one about everything there is, and for a change. */
@@ -10,7 +11,12 @@ const changeDeadline = 600_000;
 /** What `zfs` says where there are no channel programs at all. */
 const noPrograms = /unrecognized command|invalid option|must be run as root|not supported/i;
 
-type Argv = readonly [string, ...string[]];
+/** What a channel program returned. */
+type Told = Readonly<Record<string, unknown>>;
+
+// They are the same for every program of a pool, so that one can be started before it is known what it will be asked.
+const changing = (pool: string): Argv => ['zfs', 'program', '-j', pool, '-'];
+const looking = (pool: string): Argv => ['zfs', 'program', '-n', '-j', pool, '-'];
 
 /** The one place that calls `zfs` and `zpool`. */
 export class Zfs {
@@ -63,19 +69,34 @@ export class Zfs {
    * @returns what it returned; undefined where it could not be run, so that all it does has to be done another way.
    * @throws ZvolError `UNAVAILABLE` and others, for a pool that can't be asked
    */
-  async program(
-    pool: string,
+  program(pool: string, script: string, ...words: readonly string[]): Promise<Told | undefined> {
+    return this.#program(changing(pool), changeDeadline, script, words);
+  }
+
+  /** Runs a channel program that only looks, and so waits for nothing that others change. Otherwise as `program`. */
+  look(pool: string, script: string, ...words: readonly string[]): Promise<Told | undefined> {
+    return this.#program(looking(pool), questionDeadline, script, words);
+  }
+
+  /** Says that `look` will be called in a moment. */
+  prepareLook(pool: string): void {
+    if (this.#programs) this.#command.prepare?.(looking(pool));
+  }
+
+  async #program(
+    argv: Argv,
+    deadline: number,
     script: string,
-    ...words: readonly string[]
-  ): Promise<Readonly<Record<string, unknown>> | undefined> {
+    words: readonly string[],
+  ): Promise<Told | undefined> {
     if (!this.#programs) return undefined;
-    const { exitCode, stdout, stderr } = await this.#command(['zfs', 'program', '-j', pool, '-', ...words], {
-      deadline: changeDeadline,
-      input: script,
+    const { exitCode, stdout, stderr } = await this.#command(argv, {
+      deadline,
+      input: withWords(script, words),
     });
     if (exitCode === 0) {
       const { return: returned } = JSON.parse(stdout) as { return?: unknown };
-      return (returned ?? {}) as Readonly<Record<string, unknown>>;
+      return (returned ?? {}) as Told;
     }
     if (noPrograms.test(stderr)) {
       this.#programs = false;

@@ -1,12 +1,16 @@
 import type { Ended } from '../../src/zvold/command.ts';
 import { property } from '../../src/zvold/inventory.ts';
-import { destroyVolume, takeSnapshot } from '../../src/zvold/programs.ts';
+import { destroyVolume, takeSnapshot, tellMade } from '../../src/zvold/programs.ts';
 import type { FakeZfs } from './zfs.ts';
 
 type Returned = Readonly<Record<string, string | number>>;
 
 /** Does what zvold's channel programs do, and refuses any other. */
-export function runProgram(zfs: FakeZfs, script: string, words: readonly string[]): Ended {
+export function runProgram(zfs: FakeZfs, input: string): Ended {
+  const [, quoted = '', script = ''] = /^local argv = \{(.*)\}\n([^]*)$/.exec(input) ?? [];
+  const words = [...quoted.matchAll(/"([^"]*)"/g)].map(([, word = '']) =>
+    Buffer.from([...word.matchAll(/\\(\d{3})/g)].map(([, byte]) => Number(byte))).toString(),
+  );
   const program = programs.get(script);
   if (!program) throw new Error(`unexpected channel program: ${script}`);
   return {
@@ -19,6 +23,7 @@ export function runProgram(zfs: FakeZfs, script: string, words: readonly string[
 const programs = new Map<string, (zfs: FakeZfs, words: readonly string[]) => Returned>([
   [takeSnapshot, taken],
   [destroyVolume, destroyed],
+  [tellMade, told],
 ]);
 
 const own = (zfs: FakeZfs, name: string, key: string): string =>
@@ -61,4 +66,26 @@ function destroyed(zfs: FakeZfs, [volume = '']: readonly string[]): Returned {
   };
   for (const each of [...snapshots, volume]) zfs.remove(each);
   return gone;
+}
+
+function told(zfs: FakeZfs, [volume = '']: readonly string[]): Returned {
+  if (!isVolume(zfs, volume)) return { outcome: 'none' };
+  const number = (column: string): number => Number(zfs.value(volume, column).replace('-', '0'));
+  const origin = own(zfs, volume, 'origin');
+  return {
+    outcome: 'made',
+    id: own(zfs, volume, property.volumeId),
+    guid: zfs.value(volume, 'guid'),
+    creation: number('creation'),
+    used: number('used'),
+    referenced: number('referenced'),
+    volsize: number('volsize'),
+    volblocksize: number('volblocksize'),
+    compressratio: number('compressratio') * 100,
+    refreservation: number('refreservation'),
+    origin,
+    originGuid: origin && zfs.value(origin, 'guid'),
+    template: origin && own(zfs, origin, property.template),
+    templateId: origin && own(zfs, origin, property.templateId),
+  };
 }

@@ -52,7 +52,7 @@ export class FakeZfs {
         return this.#list(flags, rest);
       case 'program':
         return this.programs
-          ? runProgram(this, input, words.slice(3))
+          ? runProgram(this, input)
           : refuse("unrecognized command 'program'\nusage: zfs command args ...");
       case 'get':
         return { ...done, stdout: `${this.value(rest[1] ?? '', rest[0] ?? '')}\n` };

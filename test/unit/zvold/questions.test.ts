@@ -34,8 +34,7 @@ async function template(name = 'base'): Promise<void> {
 
 describe('what ZFS is asked', () => {
   it('is, for a volume, to make it and what it is then', async () => {
-    expect(await asked(() => create('data'))).toEqual(['create', 'list']);
-    expect(fake.calls.at(-1)).toMatch(/ tank\/data$/);
+    expect(await asked(() => create('data'))).toEqual(['create', 'program']);
   });
 
   it('is one thing for a snapshot, and one for a delete, with snapshots or without', async () => {
@@ -50,12 +49,11 @@ describe('what ZFS is asked', () => {
     await template();
     expect(await asked(() => cloneTemplate(keeper, { template: 'base', name: 'copy', id: '' }))).toEqual([
       'clone',
-      'list',
+      'program',
     ]);
-    expect(fake.calls.at(-1)).toMatch(/ tank\/copy tank\/data@first$/);
     expect(
       await asked(() => cloneTemplate(keeper, { template: 't', name: 'large', size: 2 * MiB, id: '' })),
-    ).toEqual(['clone', 'list']);
+    ).toEqual(['clone', 'program']);
   });
 
   it('is, for an id, whose it is, and no more of all the others', async () => {
@@ -63,6 +61,21 @@ describe('what ZFS is asked', () => {
     expect(await asked(() => volumeOf(keeper, id))).toEqual(['list', 'list', 'list']);
     expect(fake.calls[1]).toContain('-t volume -o name,guid,');
   });
+});
+
+describe('a volume that was just made', () => {
+  it.each([true, false])(
+    'is told as a later question has it, with channel programs: %s',
+    async (programs) => {
+      fake.programs = programs;
+      expect(await create('data')).toEqual(await volumeOf(keeper, 'data'));
+      await createSnapshot(keeper, 'data', 'first', '');
+      await createTemplate(keeper, { name: 'base', volume: 'data', snapshot: 'first', id: '' });
+      const copy = await cloneTemplate(keeper, { template: 'base', name: 'copy', id: 'mine' });
+      expect(copy).toMatchObject({ id: 'mine', template: 'base', origin: 'tank/data@first' });
+      expect(copy).toEqual(await volumeOf(keeper, 'copy'));
+    },
+  );
 });
 
 describe('a snapshot', () => {

@@ -49,7 +49,8 @@ describe('a volume', () => {
       template: '',
       snapshots: [],
     });
-    expect(volume.id).toMatch(/^[0-9a-f-]{36}$/);
+    expect(volume.id).toBe(`guid-${fake.value('tank/data', 'guid')}`);
+    expect((await renameVolume(keeper, 'data', 'renamed')).id).toBe(volume.id);
     expect((await create('thick', { thick: true })).reserved).toBe(MiB);
   });
 

@@ -166,8 +166,9 @@ describe('a channel program', () => {
 
   it('is given on standard input, with its words, and gives what it returned', async () => {
     const { zfs, calls } = answering(0, '{"return":{"outcome":"gone"}}\n', '');
-    expect(await zfs.program('tank', 'script', 'a', 'b')).toEqual({ outcome: 'gone' });
-    expect(calls).toEqual(['zfs program -j tank - a b < script']);
+    expect(await zfs.program('tank', 'script', 'a', '"\nä')).toEqual({ outcome: 'gone' });
+    const argv = String.raw`local argv = { "\097", "\034\010\195\164" }`;
+    expect(calls).toEqual([`zfs program -j tank - < ${argv}\nscript`]);
   });
 
   it('that is not known to zfs is not tried again', async () => {
