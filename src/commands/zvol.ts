@@ -9,6 +9,7 @@ import { connectZvold } from '../zvol/connect.ts';
 import type { Volume, Watched } from '../zvol/messages.ts';
 import { proxyTo } from '../zvol/proxy.ts';
 import type { GlobalOptions, Session } from './session.ts';
+import { withNext } from './zvol-next.ts';
 import {
   dateOf,
   describeVolume,
@@ -69,6 +70,8 @@ export async function run(
   const client = await connectZvold(session.ctx, name);
   try {
     await work({ session, client, instance: name, words, options });
+  } catch (error) {
+    throw withNext(error, { noun, verb, instance: name, words });
   } finally {
     await client.close();
   }
