@@ -1,3 +1,4 @@
+import { Failure } from '../core/errors.ts';
 import { step } from '../core/events.ts';
 import type { Context } from '../host/context.ts';
 import type { Deadline } from '../host/deadline.ts';
@@ -103,7 +104,8 @@ async function runPhase(
   const exitCode = await builder
     .run(phase, { onLine, deadline: deadline.left(), signal: ctx.signal })
     .catch((error: unknown) => {
-      throw ctx.signal.aborted ? error : explainLoss(phase, error, place);
+      if (!ctx.signal.aborted) throw explainLoss(phase, error, place);
+      throw new Failure('interrupted', `the build was interrupted: ${titles[phase]}`, { cause: error });
     })
     .finally(stop);
   const peak = facts.get('peak');

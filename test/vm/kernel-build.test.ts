@@ -193,7 +193,9 @@ describe('a build that is ended', () => {
     const build = zfsdev.begin(...words(await scene.source({ endless: true })));
     await build.until('Compiling the kernel');
     build.kill('SIGINT');
-    expect(await build.result).toMatchObject({ exitCode: 130 });
+    const { stderr, exitCode } = await build.result;
+    expect(stderr).toMatch(/^error: the build was interrupted: Compiling the kernel$/m);
+    expect(exitCode).toBe(130);
     expect(await scene.builds()).toEqual([]);
     expect(await machinesOf(scene.folder)).toEqual([]);
   });
