@@ -6,6 +6,8 @@ const pause = 20;
 
 interface Waiting {
   readonly child: ChildProcess;
+  /** Has it wait for ever, as it is somebody's now. */
+  readonly keep: () => void;
   readonly end: () => void;
 }
 
@@ -42,8 +44,9 @@ export class Standby {
     const key = argv.join('\0');
     if (this.#ended || this.#waiting.has(key)) return;
     const child = start(argv, true);
+    const keep = (): void => clearTimeout(timer);
     const forget = (): void => {
-      clearTimeout(timer);
+      keep();
       if (this.#waiting.get(key)?.child === child) this.#waiting.delete(key);
     };
     const end = (): void => {
@@ -51,7 +54,7 @@ export class Standby {
       child.kill('SIGKILL');
     };
     const timer = setTimeout(end, this.#patience).unref();
-    this.#waiting.set(key, { child, end });
+    this.#waiting.set(key, { child, keep, end });
     // Whoever takes it hears of its end as well.
     child.once('error', forget);
     child.once('exit', forget);
@@ -67,6 +70,7 @@ export class Standby {
     const key = argv.join('\0');
     const waiting = this.#waiting.get(key);
     this.#waiting.delete(key);
+    waiting?.keep();
     return waiting?.child;
   }
 }

@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import type { Argv } from '../../../src/zvold/command.ts';
 import { Standby } from '../../../src/zvold/standby.ts';
 
@@ -20,6 +20,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.useRealTimers();
   standby.end();
   await rm(folder, { recursive: true, force: true });
 });
@@ -69,6 +70,17 @@ it('starts another one where the one that waited has died', async () => {
   process.kill(Number(dead), 'SIGKILL');
   await expect.poll(() => isAlive(dead)).toBe(false);
   expect(await call('echo alive')).toMatchObject({ exitCode: 0, stdout: 'alive\n' });
+});
+
+it('lets one that was taken take its time, however long it had waited', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  standby.prepare(program);
+  vi.advanceTimersByTime(9_999);
+  const go = join(folder, 'go');
+  const answer = call(`until [ -e '${go}' ]; do :; done; echo whole`);
+  vi.advanceTimersByTime(60_000 - 1);
+  await writeFile(go, '');
+  expect(await answer).toEqual({ exitCode: 0, stdout: 'whole\n', stderr: '' });
 });
 
 it('starts nothing for a call that was given up before', async () => {
