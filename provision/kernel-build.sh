@@ -101,7 +101,7 @@ forget_unsafe() {
   fi
   # Only now: what is cut off before this is forgotten again.
   put boot "$now"
-  sync -f "$BUILD"
+  settle
 }
 
 do_make() {
@@ -171,6 +171,17 @@ do_zfs() {
   fi
 }
 
+# --- power cuts --------------------------------------------------------------------------------------------------------
+
+# A machine is killed sooner than a host loses its power: in there all is on the disk at the end of each phase. A host is not
+# kept busy with what may be gone again before it would have written it. If it loses its power in the first two minutes of a
+# build, that is begun anew, as the host finds no done/settled.
+settle() {
+  [ "$TRIM" = yes ] || [ -n "$(find "$BUILD/settings.sh" -mmin +1)" ] || return 0
+  sync -f "$BUILD"
+  settled=yes
+}
+
 # --- what nothing needs any more ---------------------------------------------------------------------------------------
 
 # Takes away what the phase leaves behind; if that is cut off, the next call goes on with it.
@@ -214,8 +225,9 @@ else
   peak=$(get peak)
   fact peak "${peak:-0}"
   # What a stamp tells of is on the disk before the stamp is, and the stamp before anything is taken away.
-  sync -f "$BUILD"
+  settle
   mv "$BUILD/facts" "$BUILD/done/$PHASE"
-  sync -f "$BUILD"
+  [ -z "${settled:-}" ] || : >"$BUILD/done/settled"
+  settle
 fi
 tidy

@@ -66,6 +66,8 @@ export interface BuildPaths {
   /** The most that it can take, and what it has. */
   readonly claim: string;
   readonly log: string;
+  /** There once what a root file system's build has come to is on the host's disk. */
+  readonly settled: string;
   /** There once the archive is packed: from then on it may lie where it is wanted. */
   readonly packed: string;
 }
@@ -189,6 +191,7 @@ function buildPaths(folder: string): BuildPaths {
     state: join(folder, 'state.json'),
     claim: join(folder, 'claim.json'),
     log: join(folder, 'build.log'),
+    settled: join(folder, 'work', 'done', 'settled'),
     packed: join(folder, 'packed'),
   };
 }

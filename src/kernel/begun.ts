@@ -1,6 +1,7 @@
 import { Failure } from '../core/errors.ts';
+import { bootId } from '../host/boot.ts';
 import type { Context } from '../host/context.ts';
-import { readIfExists, writeFileAtomically } from '../host/files.ts';
+import { exists, readIfExists, writeFileAtomically } from '../host/files.ts';
 import type { BuildPaths } from '../host/paths.ts';
 import { sha256Of } from '../image/kernel-archive.ts';
 import type { KernelRequest } from './request.ts';
@@ -27,7 +28,8 @@ export async function recordBegun(
   id: string,
   request: KernelRequest,
 ): Promise<void> {
-  const begun = { version: 1, id, request, inputs: await sumsOf(request, ctx.signal) };
+  const [boot, inputs] = [await bootId(ctx), await sumsOf(request, ctx.signal)];
+  const begun = { version: 1, id, request, boot, inputs };
   await writeFileAtomically(paths.state, `${JSON.stringify(begun, null, 2)}\n`);
 }
 
@@ -43,7 +45,7 @@ export async function checkBegun(
   request: KernelRequest,
   anew: string,
 ): Promise<void> {
-  const before = recordedSums(paths);
+  const before = recorded(paths).inputs ?? {};
   const now = await sumsOf(request, ctx.signal);
   const changed = Object.keys(now).filter((path) => before[path] !== undefined && before[path] !== now[path]);
   if (changed.length > 0) {
@@ -58,11 +60,30 @@ export async function checkBegun(
   ctx.emit({ type: 'notice', level: 'info', text });
 }
 
+/**
+ * Looks whether a build in a folder of this host is there still: one that was young when the host lost its power is not on its
+ * disk (`settle` of provision/kernel-build.sh).
+ * @param anew how a build is begun anew
+ * @throws Failure `wrong-state` if it is not
+ */
+export async function checkSettled(ctx: Context, paths: BuildPaths, anew: string): Promise<void> {
+  if (exists(paths.settled) || recorded(paths).boot === (await bootId(ctx))) return;
+  const message =
+    'the build that is to go on had only begun when this host was started anew, and was not on its disk';
+  throw new Failure('wrong-state', message, {
+    hint: `${anew}; what was compiled is in the compiler's cache`,
+  });
+}
+
+interface Recorded {
+  readonly boot?: unknown;
+  readonly inputs?: Readonly<Record<string, unknown>>;
+}
+
 /** Nothing, where it can't be told. */
-function recordedSums({ state }: BuildPaths): Readonly<Record<string, unknown>> {
+function recorded({ state }: BuildPaths): Recorded {
   try {
-    const { inputs } = JSON.parse(readIfExists(state) ?? '') as { inputs?: Record<string, unknown> };
-    return inputs ?? {};
+    return JSON.parse(readIfExists(state) ?? '') as Recorded;
   } catch {
     return {};
   }

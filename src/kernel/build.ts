@@ -11,7 +11,7 @@ import { buildLock } from '../vm/build-claims.ts';
 import { inspect } from '../vm/store.ts';
 import { takeAway } from './aftermath.ts';
 import { checkNames, checkOutput, deliver, warnOfRoom, type Delivered, type Output } from './archive.ts';
-import { checkBegun, recordBegun } from './begun.ts';
+import { checkBegun, checkSettled, recordBegun } from './begun.ts';
 import type { Builder } from './builder.ts';
 import { chrootBuilder, removeAll } from './chroot-builder.ts';
 import { machineName, vmBuilder } from './vm-builder.ts';
@@ -115,7 +115,10 @@ async function settleEarlier(
   // A machine that was deleted takes its build with it.
   const present = exists(paths.state) && (builder === 'chroot' || machine !== undefined);
   const anew = `to begin anew: ${machine ? `zfsdev delete --force ${name}` : 'leave --resume out'}`;
-  if (resume && present) return checkBegun(ctx, paths, request, anew);
+  if (resume && present) {
+    if (builder === 'chroot') await checkSettled(ctx, paths, anew);
+    return checkBegun(ctx, paths, request, anew);
+  }
   // The machine of a build that was cut off before there was anything to go on with.
   if (machine && !present) {
     throw new Failure('already-exists', `the machine ${name} is in the way, and has no build to go on with`, {

@@ -1,9 +1,10 @@
 import { constants } from 'node:fs';
-import { access, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { access, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import { Failure, hasCode, messageOf } from '../core/errors.ts';
+import { Failure, hasCode } from '../core/errors.ts';
+import { bootId } from '../host/boot.ts';
 import type { Context } from '../host/context.ts';
 import { makePrivateFolder, readIfExists, writeFileAtomically } from '../host/files.ts';
 import { board } from './argv.ts';
@@ -201,21 +202,4 @@ function parseAnswer(text: string | undefined): Cached | undefined {
 async function keep(ctx: Context, cached: Cached): Promise<void> {
   await makePrivateFolder(ctx.paths.home);
   await writeFileAtomically(ctx.paths.accelerator, `${JSON.stringify(cached, null, 2)}\n`);
-}
-
-/** Changes at each boot of the host. */
-async function bootId(ctx: Context): Promise<string> {
-  if (process.platform === 'linux') {
-    try {
-      return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-    } catch (error) {
-      throw new Failure('files', `the host's boot id can't be read: ${messageOf(error)}`, { cause: error });
-    }
-  }
-  const { stdout } = await ctx.run(['sysctl', '-n', 'kern.bootsessionuuid'], {
-    effect: 'read',
-    deadline: 10_000,
-    signal: ctx.signal,
-  });
-  return stdout.trim();
 }

@@ -247,6 +247,22 @@ describe('a build that goes on', () => {
     expect(notices()).toContainEqual(expect.stringContaining(`going on with ${at('linux')} as it was`));
   });
 
+  it('is refused if this host was started anew before it was on the disk', async () => {
+    await failure(build());
+    await mend('make');
+    const [place = ''] = await places();
+    const { state, settled } = ctx.paths.build(place);
+    await writeFile(state, (await readFile(state, 'utf8')).replace(/"boot": "[^"]+"/, '"boot": "another"'));
+    const { reason, message, hint } = await failure(build({ resume: true }));
+    expect(reason).toBe('wrong-state');
+    expect(message).toMatch(/had only begun when this host was started anew/);
+    expect(hint).toMatch(/^to begin anew: leave --resume out; .*cache/);
+    await mkdir(dirname(settled), { recursive: true });
+    await writeFile(settled, '');
+    await build({ resume: true });
+    expect(await places()).toEqual([]);
+  });
+
   it('is refused if a file is another than it was begun with', async () => {
     const fragment = at('fragment');
     await writeFile(fragment, 'CONFIG_A=y\n');

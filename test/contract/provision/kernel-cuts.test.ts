@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs';
 import { utimes } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { FakeProgram } from '../../fakes/programs.ts';
-import { KernelHouse, tree } from './kernel-house.ts';
+import { KernelHouse, none, tree } from './kernel-house.ts';
+
+const phases = ['preflight', 'source', 'config', 'make', 'modules', 'zfs', 'initrd', 'archive'];
 
 let place: KernelHouse;
 beforeEach(async () => {
@@ -22,7 +24,8 @@ describe('a phase that is cut off in its last moment', () => {
     // make begins with one, once for each start of the machine.
     const all = [...cuts, ...cuts, ...cuts, 0, ...cuts, ...cuts, ...cuts, ...cuts, ...cuts];
     await place.play({}, { sync: syncs(...all) });
-    for (const phase of ['preflight', 'source', 'config', 'make', 'modules', 'zfs', 'initrd', 'archive']) {
+    await place.grow();
+    for (const phase of phases) {
       const beforeStamp = await place.run(phase);
       expect({ phase, ...beforeStamp }).toMatchObject({ phase, exitCode: 1, stderr: '' });
       expect(place.has(`done/${phase}`)).toBe(false);
@@ -38,6 +41,35 @@ describe('a phase that is cut off in its last moment', () => {
     const left = ['in/source.tar', 'fetch', 'src', 'stage', 'pack'].filter((name) => place.has(name));
     expect(left).toEqual([]);
     expect(place.has('out/kernel-6.99.0-test.tar.zst')).toBe(true);
+  });
+});
+
+describe('what a build has come to', () => {
+  async function build(): Promise<void> {
+    await place.archive('in/source.tar', tree);
+    for (const phase of phases)
+      expect({ phase, ...(await place.run(phase)) }).toMatchObject({ phase, exitCode: 0, stderr: '' });
+  }
+
+  it('is not written to the disk of a host before it is two minutes old', async () => {
+    await place.play({}, { sync: none });
+    await build();
+    expect(place.has('done/settled')).toBe(false);
+  });
+
+  it('is on it at the end of each phase from then on, and it says so', async () => {
+    await place.play();
+    await place.grow();
+    await build();
+    expect(place.has('done/settled')).toBe(true);
+    const synced = (await place.house.calls()).filter((call) => call.startsWith('sync '));
+    expect(synced).toHaveLength(2 * phases.length + 1);
+  });
+
+  it('is on the disk of a machine at the end of each phase from the first on', async () => {
+    await place.play({ TRIM: 'yes' }, { fstrim: { calls: [{ argv: [place.build] }] } });
+    expect(await place.run('preflight')).toMatchObject({ exitCode: 0, stderr: '' });
+    expect((await place.house.calls()).filter((call) => call.startsWith('sync '))).toHaveLength(2);
   });
 });
 

@@ -1,7 +1,7 @@
 import { expect } from 'vitest';
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ExpectedCall, FakeProgram } from '../../fakes/programs.ts';
 import { provision, ScriptHouse, type Ended } from './support.ts';
@@ -151,6 +151,12 @@ export class KernelHouse {
       await mkdir(dirname(this.path(name)), { recursive: true });
       await writeFile(this.path(name), text);
     }
+  }
+
+  /** Makes it a build that has run for longer than what is young enough to be begun anew. */
+  async grow(): Promise<void> {
+    const before = Date.now() / 1000 - 600;
+    await utimes(this.path('settings.sh'), before, before);
   }
 
   /** Packs files as an archive with one folder at its top. */
