@@ -165,9 +165,11 @@ async function sizeOf(ctx: Context, folder: string): Promise<number> {
 
 /** Removes a build's folder, whatever is in it. */
 export async function removeAll(ctx: Context, folder: string): Promise<void> {
-  // Some of Debian's folders are closed even to their owner, which Node's own removal stumbles over.
-  await ctx
-    .run(['chmod', '-R', 'u+rwX', '--', folder], { effect: 'write', deadline: 600_000, accept: [1] })
-    .catch(() => undefined);
+  const remove = { effect: 'write', deadline: 600_000 } as const;
+  // Each of a kernel's many files costs Node several times what it costs this program.
+  await ctx.run(['rm', '-rf', '--', folder], { ...remove, accept: [1] });
+  if (!exists(folder)) return;
+  // Some of Debian's folders are closed even to their owner.
+  await ctx.run(['chmod', '-R', 'u+rwX', '--', folder], { ...remove, accept: [1] }).catch(() => undefined);
   await rm(folder, { recursive: true, force: true });
 }
