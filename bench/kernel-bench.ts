@@ -1,6 +1,7 @@
 import { cp, link, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { readIfExists } from '../src/host/files.ts';
 import { lastLines } from '../src/host/run.ts';
 import { contained } from '../src/image/bootstrap.ts';
@@ -13,6 +14,12 @@ import { runWatched, type Watched } from './watched.ts';
 
 const zfsdev = ['node', 'dist/zfsdev.js'] as const;
 export const jobs = availableParallelism();
+
+/**
+ * Milliseconds between two builds. What the last one has deleted goes back to the machine that this one may run on, which takes a
+ * while, and to ask for memory meanwhile three times as long as ever.
+ */
+const rest = 60_000;
 
 /** One build with what a machine of zfsdev's needs and OpenZFS, as most will have it; and the same again. */
 export interface WithOpenZfs {
@@ -95,6 +102,7 @@ export class KernelBench {
 
   async #byZfsdev(zfs = 'none'): Promise<Watched & KernelLog> {
     const options = ['--source', this.#source, '--localversion', '-bench', '--zfs', zfs];
+    await delay(rest);
     const found = await runWatched(this.#command(...options), { ZFSDEV_HOME: this.#home }, this.#home);
     const { log } = JSON.parse(found.stdout.trim().split('\n').at(-1) ?? '') as { log: string };
     console.error(`kernel: by zfsdev ${found.seconds.toFixed(1)} s`);
@@ -104,6 +112,7 @@ export class KernelBench {
   async #byHand(name: string, cache: string): Promise<number> {
     const place = await this.#place('plain');
     await link(this.#source, join(place, 'linux.tar.xz'));
+    await delay(rest);
     const took = this.#enter(place, cache, name);
     await rm(place, { recursive: true });
     return took;
