@@ -27,6 +27,8 @@ here=$(dirname "$0")
 . "$BUILD/settings.sh"
 # shellcheck source=kernel/lib.sh
 . "$here/kernel/lib.sh"
+# shellcheck source=kernel/unread.sh
+. "$here/kernel/unread.sh"
 # shellcheck source=kernel/source.sh
 . "$here/kernel/source.sh"
 # shellcheck source=kernel/config.sh

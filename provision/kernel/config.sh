@@ -105,7 +105,8 @@ do_config() {
     kernel_make mrproper || die 'make mrproper failed'
   fi
   case $CONFIG in
-    defconfig | tinyconfig) kernel_make "$CONFIG" || die "make $CONFIG failed" ;;
+    # The first that is made is what makes configurations.
+    defconfig | tinyconfig) kernel_make -j "$(get jobs)" "$CONFIG" || die "make $CONFIG failed" ;;
     debian-cloud) debian_config ;;
     file) cp "$BUILD/in/config" "$BUILD/src/.config" ;;
     *) die "unknown configuration: $CONFIG" ;;
@@ -118,10 +119,11 @@ do_config() {
   own_fragments | options >"$BUILD/options.own"
   merge "$BUILD/options.own"
   merge "$BUILD/options.asked"
-  kernel_make olddefconfig || die 'make olddefconfig failed'
+  kernel_make -j "$(get jobs)" olddefconfig || die 'make olddefconfig failed'
   find_lost "$BUILD/options.asked"
   [ -z "$lost" ] || die "options did not survive olddefconfig: $lost"
   check_keys
+  check_amd_registers
   # Of its own, those that were not asked for otherwise.
   awk 'NR == FNR { asked[$1] = 1; next } !($1 in asked)' "$BUILD/options.asked" "$BUILD/options.own" >"$BUILD/options.rest"
   find_lost "$BUILD/options.rest"

@@ -37,7 +37,7 @@ has_cache() { [ -n "${CCACHE_DIR:-}" ] && command -v ccache >/dev/null; }
 kernel_make() {
   compiler=gcc
   if has_cache; then compiler='ccache gcc'; fi
-  make -C "$BUILD/src" ARCH="$ARCH" CC="$compiler" KBUILD_BUILD_USER=zfsdev KBUILD_BUILD_HOST=zfsdev \
+  make -C "$BUILD/src" ARCH="$ARCH" CC="$compiler" HOSTCC="$compiler" KBUILD_BUILD_USER=zfsdev KBUILD_BUILD_HOST=zfsdev \
     KBUILD_BUILD_TIMESTAMP="$BUILD_TIME" LOCALVERSION= "$@"
 }
 

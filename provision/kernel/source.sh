@@ -31,14 +31,14 @@ newest_package() {
 
 checksum_of() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# Unpacks the archive $1 into the folder $2, without its one top folder.
-unpack_archive() {
-  saying "unpacking ${3:-$1}"
-  rm -rf "$2"
-  mkdir -p "$2"
-  tar -C "$2" --strip-components=1 --no-same-owner -xf "$1" ||
-    die "the archive is damaged, or not all of it is there: ${3:-$1}"
+# An empty folder $1 for what is unpacked from $2.
+begin_unpacking() {
+  saying "unpacking $2"
+  rm -rf "$1"
+  mkdir -p "$1"
 }
+
+damaged() { die "the archive is damaged, or not all of it is there: $1"; }
 
 source_from_debian() {
   refresh_packages
@@ -47,11 +47,10 @@ source_from_debian() {
   fetch_package "$package"
   put source "Debian $package $(dpkg-deb -f "$package_file" Version)"
   put source-sha256 "$(checksum_of "$package_file")"
-  saying "unpacking $package"
+  begin_unpacking "$BUILD/src.part" "$package"
   # Piped through, so that the packed source never lies on the disk twice.
-  mkdir -p "$BUILD/src.part"
-  dpkg-deb --fsys-tarfile "$package_file" | tar -xO "./usr/src/$package.tar.xz" |
-    tar -C "$BUILD/src.part" --strip-components=1 --no-same-owner -xJf - || die "$package can not be unpacked"
+  dpkg-deb --fsys-tarfile "$package_file" | tar -xO "./usr/src/$package.tar.xz" | unpack_tree - -J ||
+    die "$package can not be unpacked"
 }
 
 source_from_url() {
@@ -67,7 +66,8 @@ source_from_url() {
   fi
   put source "$SOURCE"
   put source-sha256 "$sum"
-  unpack_archive "$BUILD/fetch/source" "$BUILD/src.part" "$SOURCE"
+  begin_unpacking "$BUILD/src.part" "$SOURCE"
+  unpack_tree "$BUILD/fetch/source" || damaged "$SOURCE"
 }
 
 source_from_git() {
@@ -90,8 +90,12 @@ do_source() {
     git) source_from_git ;;
     archive)
       put source "$SOURCE"
-      put source-sha256 "$(checksum_of "$BUILD/in/source.tar")"
-      unpack_archive "$BUILD/in/source.tar" "$BUILD/src.part" "$SOURCE"
+      # The host has looked whether it is the one that was asked for.
+      checksum_of "$BUILD/in/source.tar" >"$BUILD/sum" &
+      begin_unpacking "$BUILD/src.part" "$SOURCE"
+      unpack_tree "$BUILD/in/source.tar" || damaged "$SOURCE"
+      wait "$!"
+      put source-sha256 "$(cat "$BUILD/sum")"
       ;;
     *) die "unknown kind of source: $SOURCE_KIND" ;;
   esac
@@ -136,7 +140,8 @@ unpack_zfs() {
   rm -rf "$BUILD/zfs" "$BUILD/fetch"
   if [ "$ZFS" = archive ]; then
     put zfs-sha256 "$(checksum_of "$BUILD/in/zfs.tar")"
-    unpack_archive "$BUILD/in/zfs.tar" "$BUILD/zfs" "$ZFS_NAME"
+    begin_unpacking "$BUILD/zfs" "$ZFS_NAME"
+    tar -C "$BUILD/zfs" --strip-components=1 --no-same-owner -xf "$BUILD/in/zfs.tar" || damaged "$ZFS_NAME"
   else
     put zfs-sha256 "$(checksum_of "$BUILD/in/zfs.deb")"
     mkdir -p "$BUILD/fetch"

@@ -50,7 +50,9 @@ export class KernelHouse {
     // Where there is no zstd, any packer will do.
     const pack = house.at('kernel/pack.sh');
     await writeFile(pack, (await readFile(pack, 'utf8')).replace('zstd -T0 -q', 'gzip'));
-    return new KernelHouse(house);
+    const place = new KernelHouse(house);
+    await place.put({ 'done/jobs.value': '1\n' });
+    return place;
   }
 
   close(): Promise<void> {
@@ -73,7 +75,8 @@ export class KernelHouse {
   /** A call of the kernel's own make. */
   kernel(targets: readonly string[], more: Partial<ExpectedCall> = {}): ExpectedCall {
     const fixed = ['KBUILD_BUILD_USER=zfsdev', 'KBUILD_BUILD_HOST=zfsdev', 'KBUILD_BUILD_TIMESTAMP=then'];
-    const argv = ['-C', this.path('src'), 'ARCH=x86_64', 'CC=gcc', ...fixed, 'LOCALVERSION=', ...targets];
+    const compilers = ['CC=gcc', 'HOSTCC=gcc'];
+    const argv = ['-C', this.path('src'), 'ARCH=x86_64', ...compilers, ...fixed, 'LOCALVERSION=', ...targets];
     return { argv, ...more };
   }
 
@@ -100,10 +103,10 @@ export class KernelHouse {
           // Only what is configured a second time has something to be cleaned of.
           this.kernel(['mrproper'], { times: 1 }),
           this.kernel(
-            ['tinyconfig'],
+            ['-j', '1', 'tinyconfig'],
             this.leaves({ 'src/.config': 'CONFIG_MODULES=y\nCONFIG_LOCALVERSION="-test"\n' }),
           ),
-          this.kernel(['olddefconfig']),
+          this.kernel(['-j', '1', 'olddefconfig']),
           this.kernel(
             ['include/config/kernel.release'],
             this.leaves({ 'src/include/config/kernel.release': '6.99.0-test' }),

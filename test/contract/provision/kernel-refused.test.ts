@@ -152,7 +152,7 @@ describe('a phase that can not be done', () => {
   it('for OpenZFS without modules is refused before anything is compiled', async () => {
     const make = place.programs()['make']?.calls.filter(({ argv }) => !argv.includes('tinyconfig')) ?? [];
     const tiny = place.kernel(
-      ['tinyconfig'],
+      ['-j', '1', 'tinyconfig'],
       place.leaves({ 'src/.config': 'CONFIG_LOCALVERSION="-test"\n' }),
     );
     await place.put({ 'src/Kconfig': '' });
