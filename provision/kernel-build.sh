@@ -151,8 +151,6 @@ do_zfs() {
   release=$(get release)
   if [ "$ZFS" != none ]; then
     unpack_zfs
-    # OpenZFS takes no compiler of two words; under this name the cache stands in for it.
-    if has_cache; then PATH=/usr/lib/ccache:$PATH; fi
     saying "configuring OpenZFS: some hundred small modules are compiled, and nothing is said meanwhile"
     (
       cd "$BUILD/zfs"

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034
+# shellcheck shell=sh disable=SC2034,SC2154
 # What the phases of kernel-build.sh share: telling the host, remembering, and calling the kernel's make. Read with $BUILD
 # and $PHASE set.
 
@@ -31,13 +31,11 @@ get() { cat "$BUILD/done/$1.value" 2>/dev/null || true; }
 # True for an option of the kernel that is built in or a module.
 is_set() { grep -Eq "^CONFIG_$1=[ym]" "$BUILD/src/.config"; }
 
-has_cache() { [ -n "${CCACHE_DIR:-}" ] && command -v ccache >/dev/null; }
+if [ -n "${CCACHE_DIR:-}" ] && command -v ccache >/dev/null; then PATH=$here/kernel/cached:$PATH; fi
 
 # The kernel's make. What makes two builds of one source differ for nothing (and a compiler's cache miss) is pinned.
 kernel_make() {
-  compiler=gcc
-  if has_cache; then compiler='ccache gcc'; fi
-  make -C "$BUILD/src" ARCH="$ARCH" CC="$compiler" HOSTCC="$compiler" KBUILD_BUILD_USER=zfsdev KBUILD_BUILD_HOST=zfsdev \
+  make -C "$BUILD/src" ARCH="$ARCH" CC=gcc KBUILD_BUILD_USER=zfsdev KBUILD_BUILD_HOST=zfsdev \
     KBUILD_BUILD_TIMESTAMP="$BUILD_TIME" LOCALVERSION= "$@"
 }
 

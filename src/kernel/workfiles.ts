@@ -73,11 +73,12 @@ export async function layOutWork(
 async function layOutProvision(folder: string): Promise<void> {
   const from = join(findPackageRoot(), 'provision');
   await mkdir(join(folder, 'image'), { recursive: true });
-  for (const name of ['kernel-build.sh', 'kernel-enter.sh', 'build-tools.sh', 'image/init']) {
+  await cp(join(from, 'kernel'), join(folder, 'kernel'), { recursive: true });
+  const programs = ['kernel-build.sh', 'kernel-enter.sh', 'build-tools.sh', 'image/init', 'kernel/cached/gcc'];
+  for (const name of programs) {
     await copyFile(join(from, name), join(folder, name));
     await chmod(join(folder, name), 0o755);
   }
-  await cp(join(from, 'kernel'), join(folder, 'kernel'), { recursive: true });
 }
 
 async function layOutFiles(inputs: string, { source, config, fragments, zfs }: KernelRequest): Promise<void> {

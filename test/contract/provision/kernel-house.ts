@@ -75,8 +75,7 @@ export class KernelHouse {
   /** A call of the kernel's own make. */
   kernel(targets: readonly string[], more: Partial<ExpectedCall> = {}): ExpectedCall {
     const fixed = ['KBUILD_BUILD_USER=zfsdev', 'KBUILD_BUILD_HOST=zfsdev', 'KBUILD_BUILD_TIMESTAMP=then'];
-    const compilers = ['CC=gcc', 'HOSTCC=gcc'];
-    const argv = ['-C', this.path('src'), 'ARCH=x86_64', ...compilers, ...fixed, 'LOCALVERSION=', ...targets];
+    const argv = ['-C', this.path('src'), 'ARCH=x86_64', 'CC=gcc', ...fixed, 'LOCALVERSION=', ...targets];
     return { argv, ...more };
   }
 
