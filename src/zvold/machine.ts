@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { readFileSync, statSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { wordsOf, ZvolError } from './errors.ts';
 import { claimsOf, processesWith } from './users.ts';
@@ -30,13 +30,13 @@ export const thisMachine: Machine = {
   devices: '/dev/zvol',
   awaitDevice: async (path, present) => {
     const end = performance.now() + deviceDeadline;
-    while ((await isThere(path)) !== present) {
+    while (isThere(path) !== present) {
       if (performance.now() > end)
         throw new ZvolError(
           'DEADLINE_EXCEEDED',
           `the device ${path} did not ${present ? 'come' : 'go'} in ${deviceDeadline / 1000} s: does udev run?`,
         );
-      await delay(5);
+      await delay(2);
     }
   },
   claimsOf: (path) => claimsOf(path),
@@ -56,9 +56,10 @@ export const thisMachine: Machine = {
 const isMissing = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
 
-async function isThere(path: string): Promise<boolean> {
+/** At once: a folder of devices keeps nobody waiting, and to have another thread look costs more than the look. */
+function isThere(path: string): boolean {
   try {
-    await stat(path);
+    statSync(path);
     return true;
   } catch (error) {
     if (isMissing(error)) return false;
