@@ -74,7 +74,13 @@ async function layOutProvision(folder: string): Promise<void> {
   const from = join(findPackageRoot(), 'provision');
   await mkdir(join(folder, 'image'), { recursive: true });
   await cp(join(from, 'kernel'), join(folder, 'kernel'), { recursive: true });
-  const programs = ['kernel-build.sh', 'kernel-enter.sh', 'build-tools.sh', 'image/init', 'kernel/cached/gcc'];
+  const programs = [
+    'kernel-build.sh',
+    'kernel-enter.sh',
+    'build-tools.sh',
+    'image/init',
+    'kernel/cached/gcc',
+  ];
   for (const name of programs) {
     await copyFile(join(from, name), join(folder, name));
     await chmod(join(folder, name), 0o755);

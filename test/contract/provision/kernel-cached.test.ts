@@ -14,7 +14,10 @@ async function called(...words: readonly string[]): Promise<readonly string[]> {
   const anything = { calls: [words, ['gcc', ...words]].map((argv) => ({ argv })) };
   await house.play({ gcc: anything, ccache: anything }, []);
   const compiler = { 'compiler=/usr/bin/gcc': 'compiler=gcc' };
-  expect(await house.run('kernel/cached/gcc', words, {}, compiler)).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(await house.run('kernel/cached/gcc', words, {}, compiler)).toMatchObject({
+    exitCode: 0,
+    stderr: '',
+  });
   return house.calls();
 }
 
