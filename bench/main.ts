@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { commandLineFigures } from './command-line.ts';
-import { cloudKernelFigures, kernelFigures } from './kernel.ts';
+import { cloudKernelFigures, kernelFigures, openZfsKernelFigures } from './kernel.ts';
 import { machineFigures } from './machine.ts';
 import { reclaimFigures } from './reclaim.ts';
 import {
@@ -29,13 +29,14 @@ const measures = {
   snapshot: snapshotFigures,
   zvold: zvoldFigures,
   kernel: kernelFigures,
+  'kernel-openzfs': openZfsKernelFigures,
   'kernel-cloud': cloudKernelFigures,
 } as const satisfies Readonly<Record<string, (home: string) => Promise<Figure[]>>>;
 type Part = keyof typeof measures;
 
 const all = Object.keys(measures) as Part[];
-/** They compile kernels, which takes an hour or more. */
-const onlyIfNamed: readonly Part[] = ['kernel', 'kernel-cloud'];
+/** They compile kernels, for half an hour to two. */
+const onlyIfNamed: readonly Part[] = ['kernel', 'kernel-openzfs', 'kernel-cloud'];
 
 function chosen(words: readonly string[]): readonly Part[] {
   if (words.length === 0) return all.filter((part) => !onlyIfNamed.includes(part));
